@@ -1,0 +1,1 @@
+//! Drivers: what can read and change one platform, within what this host's config allows.

@@ -1,0 +1,1 @@
+//! Heartbeats: small authenticated UDP datagrams on every configured path, never spooled.

@@ -1,0 +1,13 @@
+//! Petrel's agent: senses and hands on every host.
+//!
+//! collect and logs feed the spool, the spool feeds the stream to the server; orders come back on the stream and are
+//! carried out by `drive`, only as far as this host's own config allows. The agent opens connections and never listens.
+//! The server uses `stream::protocol` for the types of the wire, and runs the agent in its own process for `petrel up`.
+
+pub mod collect;
+pub mod drive;
+pub mod heartbeat;
+pub mod logs;
+pub mod spool;
+pub mod stream;
+pub mod units;

@@ -1,0 +1,2 @@
+//! The `petrel-agent` program.
+fn main() {}

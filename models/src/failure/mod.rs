@@ -1,0 +1,1 @@
+//! Host failure: accrual detection per heartbeat path, and the truth table from paths to a verdict.

@@ -1,0 +1,14 @@
+//! Petrel's models: what is strange, what comes next, what a log line says, which host fails, where guests can go.
+//!
+//! Pure: no I/O, no clock, no threads, no global state, no logging; the time and the random seed are arguments, and the
+//! same input gives the same bytes out. Public functions take slices and `Vec`, never the types of a numeric library.
+//! The server feeds these from `score`, `predict`, `decide` and `remedy`; the agent uses `logs` alone.
+
+pub mod detect;
+pub mod failure;
+pub mod forecast;
+pub mod logs;
+pub mod placement;
+
+/// Milliseconds since the Unix epoch, as on every wire and in every file of Petrel.
+pub type Timestamp = i64;

@@ -1,0 +1,1 @@
+//! HTTP: the Prometheus API, OTLP and remote write receivers, and our own endpoints. A thin rim.

@@ -1,0 +1,1 @@
+//! The console: one live page for operators.

@@ -1,0 +1,1 @@
+//! Ingest: OTLP and remote write in, checked and named, handed to the store in batches.

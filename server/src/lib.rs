@@ -1,0 +1,19 @@
+//! Petrel's server: memory and judgement of the fleet.
+//!
+//! The way of the data: `ingest` → `store` → `query`, and from there `score`, `predict`, `rules` → `decide` → `notify`
+//! and `remedy`. Decisions are pure state machines `step(event, now) -> effects`; `run_loop` is the only place that reads
+//! the clock, and `app` the only one that knows all parts. ARCHITECTURE.md has the map and the edges that are allowed.
+
+pub mod api;
+pub mod console;
+pub mod decide;
+pub mod ingest;
+pub mod notify;
+pub mod predict;
+pub mod query;
+pub mod remedy;
+pub mod rules;
+pub mod score;
+pub mod series;
+pub mod store;
+pub mod telemetry;

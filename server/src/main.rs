@@ -1,0 +1,2 @@
+//! The `petrel` program.
+fn main() {}

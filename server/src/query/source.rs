@@ -1,0 +1,70 @@
+//! Where queries read from. The store is one source; a remote engine and sampled forecast paths are others.
+
+use crate::series::{Labels, Matcher, Sample, Timestamp};
+
+/// Series that fulfil all matchers, with samples in a time range.
+///
+/// Contract: `from..=to` is closed at both ends; samples are sorted by time and unique in time, staleness markers
+/// included; what `store` acknowledged before the call is seen. Calls may block on disk and may run concurrently.
+pub trait Source: Send + Sync {
+    /// Series with at least one sample in the range. Fails once more than `samples_max` samples would be returned.
+    ///
+    /// # Errors
+    /// The limit was met, or the samples cannot be read.
+    fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError>;
+
+    /// Label sets of the series that fulfil any of the matcher lists (all series where there is none) and may have a sample
+    /// in the range.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError>;
+
+    /// Type, help and unit per metric name, as far as senders told. Sorted by name.
+    fn metadata(&self) -> Vec<(String, MetricMetadata)>;
+}
+
+/// A closed range of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    /// First instant that belongs to it.
+    pub from: Timestamp,
+    /// Last instant that belongs to it.
+    pub to: Timestamp,
+}
+
+/// One series of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selected {
+    /// The label set, metric name included.
+    pub labels: Labels,
+    /// Sorted by time; never empty.
+    pub samples: Vec<Sample>,
+}
+
+/// What is known of a metric beside its samples.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetricMetadata {
+    /// `counter`, `gauge`, `histogram`, `summary`, `info`, `stateset` or `unknown`.
+    pub kind: String,
+    /// Human text.
+    pub help: String,
+    /// Unit, often empty.
+    pub unit: String,
+}
+
+/// Why samples could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// The query is too large.
+    #[error(
+        "query would load more than {samples_max} samples; narrow the selector or the range, or raise query.samples_max"
+    )]
+    TooManySamples {
+        /// The limit.
+        samples_max: u64,
+    },
+    /// The source failed.
+    #[error("samples cannot be read")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

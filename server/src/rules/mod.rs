@@ -1,0 +1,1 @@
+//! Rules: Prometheus rule files, loaded whole or not at all, evaluated over a query source.

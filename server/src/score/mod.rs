@@ -1,0 +1,1 @@
+//! Score: every series is scored online as it arrives; small scores are stored as series.

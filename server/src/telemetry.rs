@@ -1,0 +1,17 @@
+//! The catalogue of Petrel's own metrics: every name the server counts under stands here, once. `/metrics` shows them and
+//! the server stores them beside the fleet's series.
+
+use std::sync::LazyLock;
+
+use prometheus::{IntCounterVec, Opts, default_registry};
+
+/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `malformed`.
+pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let counters =
+        IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");
+    default_registry().register(Box::new(counters.clone())).expect("each name of this file is registered once");
+    counters
+}
