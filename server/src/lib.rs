@@ -15,5 +15,6 @@ pub mod remedy;
 pub mod rules;
 pub mod score;
 pub mod series;
+pub mod clock;
 pub mod store;
 pub mod telemetry;
