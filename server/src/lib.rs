@@ -5,6 +5,7 @@
 //! the clock, and `app` the only one that knows all parts. ARCHITECTURE.md has the map and the edges that are allowed.
 
 pub mod api;
+pub mod clock;
 pub mod console;
 pub mod decide;
 pub mod ingest;
@@ -15,6 +16,5 @@ pub mod remedy;
 pub mod rules;
 pub mod score;
 pub mod series;
-pub mod clock;
 pub mod store;
 pub mod telemetry;

@@ -1,1 +1,5 @@
-//! What Petrel's end-to-end tests share: starting and ending real processes on ports of their own, and waiting for conditions.
+//! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
+//! and saying by name what was left out. Test code: it panics where a test would.
+
+pub mod left_out;
+pub mod tree;
