@@ -50,7 +50,7 @@ impl Source {
     /// The text before the inline tests, without comment lines.
     pub fn code(&self) -> String {
         let code = self.text.split("#[cfg(test)]\nmod ").next().unwrap_or("");
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+        code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
     }
 
     /// The top-level module of its package that the file belongs to, `lib` for the root.
