@@ -1,6 +1,7 @@
 //! An alert: one deduplicated condition with a life. The type that `notify`, `remedy`, the API and the console share.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,22 @@ pub struct Alert {
     /// For a predicted alert: how likely, and how long is left. From the rule's annotations or the prediction's labels.
     #[serde(default)]
     pub prediction: Option<PredictionNote>,
+    /// What kind of statement it rests on; decides how loud it may be.
+    #[serde(default)]
+    pub basis: Basis,
+}
+
+/// What an alert rests on. Predictions are at most [`Level::Warning`], anomalies alone notify nobody unless a route asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// Samples as measured.
+    #[default]
+    Measured,
+    /// A forecast, or a probability.
+    Predicted,
+    /// Only that something is strange.
+    Anomaly,
 }
 
 /// What a predicted alert says beyond a plain one.
@@ -70,4 +87,22 @@ pub enum Level {
     Critical,
     /// Worth waking everybody at once.
     Emergency,
+}
+
+impl Level {
+    /// The word of DESIGN and of every page, label and mail.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Critical => "critical",
+            Level::Emergency => "emergency",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
