@@ -3,11 +3,25 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{IntCounterVec, Opts, default_registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, default_registry};
 
 /// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
+
+/// Requests turned away before any handler, by reason.
+pub static REQUESTS_DENIED: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_requests_denied_total", "Requests turned away, by reason.", &["reason"]));
+
+/// Connections that ended in an error: broken handshakes, closed sockets.
+pub static CONNECTIONS_BROKEN: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_connections_broken_total", "Connections that ended in an error."));
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    let counter = IntCounter::new(name, help).expect("the name is a constant of this file");
+    default_registry().register(Box::new(counter.clone())).expect("each name of this file is registered once");
+    counter
+}
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters =

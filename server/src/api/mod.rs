@@ -1,1 +1,4 @@
 //! HTTP: the Prometheus API, OTLP and remote write receivers, and our own endpoints. A thin rim.
+
+pub mod auth;
+pub mod listen;
