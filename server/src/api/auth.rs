@@ -151,7 +151,7 @@ pub fn decide(policy: &Policy, method: &Method, path: &str, headers: &HeaderMap)
         if !for_agents(method, path) {
             return Err(Denial::NotForAgents);
         }
-        let speaks_for = headers.get(HEADER_AGENT).map(|value| value.as_bytes());
+        let speaks_for = headers.get(HEADER_AGENT).map(axum::http::HeaderValue::as_bytes);
         if speaks_for.is_some_and(|other| other != name.as_bytes()) {
             return Err(Denial::OtherAgent);
         }
