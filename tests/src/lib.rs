@@ -1,5 +1,9 @@
 //! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
 //! and saying by name what was left out. Test code: it panics where a test would.
 
+pub mod haproxy;
 pub mod left_out;
+pub mod process;
+pub mod smtp;
 pub mod tree;
+pub mod webhook;
