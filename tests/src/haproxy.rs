@@ -29,7 +29,7 @@ impl Haproxy {
             let mut server = Command::new("python3");
             server.args(["-m", "http.server", "--bind", "127.0.0.1", "-d"]).arg(&root).arg(port.to_string());
             processes.push(Process::start(&mut server, &dir.join(format!("{name}.log"))));
-            lines += &format!("  server {name} 127.0.0.1:{port} check inter 300ms weight 100\n");
+            lines.push_str(&["  server ", name, &format!(" 127.0.0.1:{port} check inter 300ms weight 100\n")].concat());
         }
         let (socket, port, config) = (dir.join("haproxy.sock"), free_port(), dir.join("haproxy.cfg"));
         let text = format!(
