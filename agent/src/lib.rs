@@ -11,3 +11,4 @@ pub mod logs;
 pub mod spool;
 pub mod stream;
 pub mod units;
+pub mod yaml;
