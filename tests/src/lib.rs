@@ -3,6 +3,7 @@
 
 pub mod haproxy;
 pub mod left_out;
+pub mod petrel;
 pub mod process;
 pub mod smtp;
 pub mod tree;

@@ -1,0 +1,145 @@
+//! A `petrel serve` and its `petrel-agent`s under test, each a real process with files of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use reqwest::blocking::Client;
+use serde_json::Value;
+
+use crate::process::{Process, program, wait_for, wait_to_find};
+
+/// How long a start may take on a busy machine. The promise of one second is measured elsewhere, alone.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A server that can be killed and started again on the same data and port.
+pub struct Server {
+    /// Address, for example `http://127.0.0.1:41234`.
+    pub url: String,
+    config: PathBuf,
+    log: PathBuf,
+    process: Process,
+    client: Client,
+}
+
+impl Server {
+    /// Writes the config (without `data` and `listen`, which this adds), starts the server in `dir` and waits until it is ready.
+    pub fn start(dir: &Path, config: &str) -> Server {
+        let port = crate::process::free_port();
+        let (config_path, log) = (dir.join("petrel.yaml"), dir.join("petrel.log"));
+        let head = format!("data: {}\nlisten: 127.0.0.1:{port}\n", dir.join("data").display());
+        std::fs::write(&config_path, head + config).expect("the test's folder is writable");
+        let process =
+            Process::start(Command::new(program("petrel")).arg("serve").arg("--config").arg(&config_path), &log);
+        let client =
+            Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a plain client can be built");
+        let mut server = Server { url: format!("http://127.0.0.1:{port}"), config: config_path, log, process, client };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&mut self) {
+        let url = format!("{}/-/ready", self.url);
+        let begin = std::time::Instant::now();
+        while !self.client.get(&url).send().is_ok_and(|answer| answer.status().is_success()) {
+            assert!(self.process.ended().is_none(), "petrel ended at its start:\n{}", self.process.output());
+            assert!(begin.elapsed() < START_DEADLINE, "petrel is not ready after {START_DEADLINE:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills the server with SIGKILL, and starts it again on the same files and port.
+    pub fn kill_and_restart(&mut self) {
+        self.process.kill();
+        let mut command = Command::new(program("petrel"));
+        self.process = Process::start(command.arg("serve").arg("--config").arg(&self.config), &self.log);
+        self.wait_until_ready();
+    }
+
+    /// Stops it cleanly; returns how long that took and whether it ended well.
+    pub fn stop(&mut self) -> (Duration, bool) {
+        self.process.stop(Duration::from_secs(10))
+    }
+
+    /// Everything it has printed.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// A path's JSON, or nothing while the server is not there.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().ok()?;
+        answer.status().is_success().then(|| answer.json().ok()).flatten()
+    }
+
+    /// Posts JSON; returns the status and the answer.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.client.post(format!("{}{path}", self.url)).json(body).send().expect("the server is there");
+        (answer.status().as_u16(), answer.json().unwrap_or(Value::Null))
+    }
+
+    /// Posts bytes with headers; returns the status and the answer's text, or nothing while the server is not there.
+    pub fn post_bytes(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Option<(u16, String)> {
+        let mut request = self.client.post(format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().ok()?;
+        Some((answer.status().as_u16(), answer.text().unwrap_or_default()))
+    }
+
+    /// The series of an instant query: labels and value.
+    pub fn query(&self, promql: &str) -> Vec<(Value, f64)> {
+        let answer = self.client.get(format!("{}/api/v1/query", self.url)).query(&[("query", promql)]).send();
+        let Some(answer) = answer.ok().and_then(|answer| answer.json::<Value>().ok()) else { return Vec::new() };
+        let result = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let value = |series: &Value| series["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
+        result.iter().map(|series| (series["metric"].clone(), value(series))).collect()
+    }
+
+    /// All samples of the one series that a selector with a range finds, as (time in ms, value).
+    pub fn samples(&self, range_selector: &str) -> Vec<(i64, f64)> {
+        let answer = self.client.get(format!("{}/api/v1/query", self.url)).query(&[("query", range_selector)]).send();
+        let Some(answer) = answer.ok().and_then(|answer| answer.json::<Value>().ok()) else { return Vec::new() };
+        let pairs = answer["data"]["result"][0]["values"].as_array().cloned().unwrap_or_default();
+        let pair = |pair: &Value| {
+            let seconds = pair[0].as_f64()?;
+            Some(((seconds * 1000.0).round() as i64, pair[1].as_str()?.parse().ok()?))
+        };
+        pairs.iter().filter_map(pair).collect()
+    }
+
+    /// Waits until a run of this runbook is in one of these states, and returns it.
+    pub fn wait_for_run(&self, runbook: &str, states: &[&str], deadline: Duration) -> Value {
+        wait_to_find(&format!("a run of {runbook} to be {states:?}"), deadline, || {
+            let runs = self.get("/petrel/v1/runs")?;
+            let runs = runs.as_array()?;
+            let found = runs.iter().find(|run| {
+                run["runbook"] == runbook && run["state"].as_str().is_some_and(|state| states.contains(&state))
+            });
+            found.cloned()
+        })
+    }
+
+    /// Waits until an instant query returns something.
+    pub fn wait_for_query(&self, promql: &str, deadline: Duration) {
+        wait_for(promql, deadline, || !self.query(promql).is_empty());
+    }
+}
+
+/// Starts an agent in mount, name and process namespaces of its own, so that it is a host of its own name. `prepare` is a
+/// shell line that runs inside first, for example a mount.
+pub fn start_agent_host(dir: &Path, name: &str, prepare: &str, config: &str) -> Process {
+    let home = dir.join(name);
+    std::fs::create_dir_all(&home).expect("the test's folder is writable");
+    let path = home.join("agent.yaml");
+    std::fs::write(&path, config).expect("the test's folder is writable");
+    let inside = format!(
+        "set -e; hostname {name}; {prepare}; exec {} --config {}",
+        program("petrel-agent").display(),
+        path.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &inside]);
+    Process::start(&mut command, &home.join("agent.log"))
+}
