@@ -1,0 +1,148 @@
+//! What the collectors may be told: where the kernel's trees are mounted, how often to look, what to leave out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Span;
+
+/// Names of all collectors, in the order in which they run.
+pub(super) const NAMES: [&str; 11] =
+    ["cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "stat", "time", "uname", "vmstat"];
+
+/// Collectors as written in the agent's config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCollectConfig {
+    /// Time between two collections, 1s to 60s.
+    pub interval: Span,
+    /// Where procfs is mounted.
+    pub procfs: PathBuf,
+    /// Where sysfs is mounted.
+    pub sysfs: PathBuf,
+    /// Where the host's root file system is mounted; mount points are looked up below it and named without it.
+    pub rootfs: PathBuf,
+    /// Collectors to leave out: cpu, diskstats, filesystem, loadavg, meminfo, netdev, pressure, stat, time, uname, vmstat.
+    pub without: Vec<String>,
+}
+
+/// Collectors as checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectConfig {
+    /// Time between two collections.
+    pub interval: Duration,
+    /// Where to read.
+    pub roots: Roots,
+    pub(super) without: Vec<String>,
+}
+
+/// Where the kernel's trees are mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// procfs.
+    pub procfs: PathBuf,
+    /// sysfs.
+    pub sysfs: PathBuf,
+    /// The host's root file system.
+    pub rootfs: PathBuf,
+}
+
+/// What is wrong with the config.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckCollectConfigError {
+    /// The interval is out of range.
+    #[error("interval: {0} is not allowed; use 1s to 60s")]
+    Interval(Span),
+    /// A root is a relative path.
+    #[error("{key}: {} is not an absolute path; write it from / on", path.display())]
+    Relative {
+        /// Which root.
+        key: &'static str,
+        /// What was written.
+        path: PathBuf,
+    },
+    /// There is no such collector.
+    #[error("without: there is no collector {0:?}; there are {known}", known = NAMES.join(", "))]
+    UnknownCollector(String),
+}
+
+impl Default for RawCollectConfig {
+    fn default() -> RawCollectConfig {
+        RawCollectConfig {
+            interval: Span(Duration::from_secs(10)),
+            procfs: PathBuf::from("/proc"),
+            sysfs: PathBuf::from("/sys"),
+            rootfs: PathBuf::from("/"),
+            without: Vec::new(),
+        }
+    }
+}
+
+impl RawCollectConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// Names the first wrong key, its value and what is allowed.
+    pub fn check(&self) -> Result<CollectConfig, CheckCollectConfigError> {
+        let interval = self.interval.0;
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&interval) {
+            return Err(CheckCollectConfigError::Interval(self.interval));
+        }
+        for (key, path) in [("procfs", &self.procfs), ("sysfs", &self.sysfs), ("rootfs", &self.rootfs)] {
+            if !path.is_absolute() {
+                return Err(CheckCollectConfigError::Relative { key, path: path.clone() });
+            }
+        }
+        if let Some(unknown) = self.without.iter().find(|name| !NAMES.contains(&name.as_str())) {
+            return Err(CheckCollectConfigError::UnknownCollector(unknown.clone()));
+        }
+        let roots = Roots { procfs: self.procfs.clone(), sysfs: self.sysfs.clone(), rootfs: self.rootfs.clone() };
+        Ok(CollectConfig { interval, roots, without: self.without.clone() })
+    }
+}
+
+impl CollectConfig {
+    /// The defaults with other kernel trees. Where procfs is not the host's own, the root file system is taken to be the
+    /// folder that holds it, as with a host mounted at `/host`.
+    pub fn at(procfs: &Path, sysfs: &Path) -> CollectConfig {
+        let rootfs = match procfs.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("/"),
+        };
+        let roots = Roots { procfs: procfs.to_owned(), sysfs: sysfs.to_owned(), rootfs };
+        CollectConfig { interval: RawCollectConfig::default().interval.0, roots, without: Vec::new() }
+    }
+}
+
+impl Roots {
+    /// Where udev keeps what it knows of devices: `run/udev/data` of the host, or `udev/data` in a copied tree.
+    pub(super) fn udev(&self) -> PathBuf {
+        let live = self.rootfs.join("run/udev/data");
+        if live.is_dir() { live } else { self.rootfs.join("udev/data") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_allowed_and_wrong_values_are_named() {
+        assert_eq!(
+            RawCollectConfig::default().check().unwrap(),
+            CollectConfig::at(Path::new("/proc"), Path::new("/sys"))
+        );
+        for (yaml, complaint) in [
+            ("interval: 500ms", "interval: 500ms is not allowed; use 1s to 60s"),
+            ("interval: 61s", "interval: 1m1s is not allowed; use 1s to 60s"),
+            ("procfs: proc", "procfs: proc is not an absolute path; write it from / on"),
+            ("without: [disk]", "without: there is no collector \"disk\"; there are cpu, diskstats,"),
+        ] {
+            let raw: RawCollectConfig = serde_saphyr::from_str(yaml).unwrap();
+            let told = raw.check().unwrap_err().to_string();
+            assert!(told.starts_with(complaint), "{told}");
+        }
+        assert!(serde_saphyr::from_str::<RawCollectConfig>("intervall: 5s").is_err());
+    }
+}
