@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use petrel_agent::stream::protocol::{HEADER_AGENT, PATH_ANSWERS, PATH_INVENTORY, PATH_ORDERS};
 use subtle::ConstantTimeEq;
 
+use crate::console::OPEN_PATHS;
 use crate::telemetry;
 
 /// Shortest token that is accepted; shorter ones can be guessed.
@@ -135,12 +136,12 @@ fn read_token_file(path: &Path) -> Result<BTreeMap<String, String>, ReadTokensEr
     Ok(tokens)
 }
 
-/// Decides over one request. Health checks are open to all: they tell nothing.
+/// Decides over one request. Health checks and the console's files are open to all: they tell nothing.
 ///
 /// # Errors
 /// Why the caller is turned away.
 pub fn decide(policy: &Policy, method: &Method, path: &str, headers: &HeaderMap) -> Result<Identity, Denial> {
-    if matches!(path, "/-/healthy" | "/-/ready") {
+    if matches!(path, "/-/healthy" | "/-/ready") || (method == Method::GET && OPEN_PATHS.contains(&path)) {
         return Ok(Identity::Local);
     }
     let identity = match policy {
@@ -258,8 +259,9 @@ mod tests {
             ask(Method::POST, "/petrel/v1/hold", "anns-long-secret-token", ""),
             Ok(Identity::User("ann".to_owned()))
         );
-        assert_eq!(ask(Method::GET, "/", "wrong", ""), Err(Denial::Unknown));
-        assert_eq!(decide(&policy, &Method::GET, "/", &HeaderMap::new()), Err(Denial::Unknown));
+        assert_eq!(ask(Method::GET, "/petrel/v1/overview", "wrong", ""), Err(Denial::Unknown));
+        assert_eq!(decide(&policy, &Method::GET, "/", &HeaderMap::new()), Ok(Identity::Local));
+        assert_eq!(decide(&policy, &Method::GET, "/metrics", &HeaderMap::new()), Err(Denial::Unknown));
         assert_eq!(decide(&policy, &Method::GET, "/-/healthy", &HeaderMap::new()), Ok(Identity::Local));
     }
 
