@@ -1,1 +1,313 @@
-//! Spool: frozen batches on disk, within a budget, until the server has acknowledged them.
+//! Spool: frozen batches on disk, within a budget, until the server has acknowledged them. A batch that `append` returned
+//! for is synced: it survives `kill -9` and power loss, is sent with the same bytes and number each time, and leaves only
+//! by acknowledgement, by the budget (metrics first, then logs, never answers), or because the server refused it for good.
+//! docs/formats/spool.md specifies the files. All calls block on disk: use [`SharedSpool`] from async code.
+
+mod crc32c;
+mod queue;
+mod segment;
+mod shared;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use petrel_models::Timestamp;
+
+use crate::stream::protocol::Class;
+use queue::{Front, Queue};
+pub use shared::{Owned, SharedSpool};
+
+/// A segment is full at a sixteenth of the budget, so that dropping the oldest one takes little; never above this, so that
+/// acknowledged space comes back soon.
+const SEGMENT_BYTES_MAX: u64 = 4 << 20;
+/// Below this the files' own headers and syncs would cost more than they hold.
+const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// What a batch's frame and a segment's header take beside body and state; rounded up.
+const FRAMES_BYTES: u64 = 64;
+/// Answers that may wait. One order makes two; more than this means that the server takes none, and the agent refuses orders.
+const ANSWERS_PENDING_MAX: u64 = 256;
+
+/// The spool of one agent. One process at a time: the directory is locked.
+pub struct Spool {
+    epoch: String,
+    budget_bytes: u64,
+    segment_bytes_max: u64,
+    queues: [Queue; 3],
+    dropped: BTreeMap<(Class, DropReason), u64>,
+    /// Held for as long as the spool is open.
+    _lock: File,
+}
+
+/// What is to be kept: never changed afterwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Frozen<'a> {
+    /// Samples, log records or answers in `body`.
+    pub records: u32,
+    /// Where the reader of the source stands once this batch is kept; comes back from [`Spool::state`] after a restart.
+    pub state: &'a [u8],
+    /// The request body as it will be sent.
+    pub body: &'a [u8],
+}
+
+/// A batch as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its class.
+    pub class: Class,
+    /// Its number in the class.
+    pub seq: u64,
+    /// When it was spooled.
+    pub spooled_at: Timestamp,
+    /// Samples, log records or answers in it.
+    pub records: u32,
+    /// The request body.
+    pub body: Bytes,
+}
+
+/// Why a batch left without the server having taken it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DropReason {
+    /// The disk budget was met.
+    Budget,
+    /// It could not be written: disk full or failing.
+    Disk,
+    /// What was read back is not what was written.
+    Damaged,
+    /// The server refused it for good.
+    Refused,
+}
+
+/// The spool could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenSpoolError {
+    /// Another agent runs on the directory.
+    #[error("spool {path} is in use by another petrel-agent; stop it, or give this one a state_dir of its own")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its files cannot be read or written.
+    #[error("spool {path} cannot be opened; check the directory's owner and free space")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A batch was not kept, and was counted as dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The budget is full of what must not be dropped for this batch.
+    #[error("spool budget of {budget_bytes} bytes is full; raise spool.budget, or see why the server takes nothing")]
+    Full {
+        /// The budget.
+        budget_bytes: u64,
+    },
+    /// The disk is full or fails.
+    #[error("spool cannot be written; check free space of state_dir")]
+    Io(#[source] io::Error),
+}
+
+impl DropReason {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::Budget => "budget",
+            DropReason::Disk => "disk",
+            DropReason::Damaged => "damaged",
+            DropReason::Refused => "refused",
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, or gives birth to one, whose epoch is then `epoch_at_birth`.
+    ///
+    /// # Errors
+    /// Another process has it open, or its files cannot be read or written.
+    pub fn open(dir: &Path, budget_bytes: u64, epoch_at_birth: &str) -> Result<Spool, OpenSpoolError> {
+        let failed = |source| OpenSpoolError::Io { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = File::create(dir.join("lock")).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenSpoolError::InUse { path: dir.to_owned() },
+            TryLockError::Error(source) => failed(source),
+        })?;
+        let epoch = read_or_write_epoch(dir, epoch_at_birth).map_err(failed)?;
+        let mut dropped = BTreeMap::new();
+        let mut open = |class| -> Result<Queue, OpenSpoolError> {
+            let (queue, lost) = Queue::open(dir, class).map_err(failed)?;
+            if lost > 0 {
+                dropped.insert((class, DropReason::Damaged), lost);
+            }
+            Ok(queue)
+        };
+        let queues = [open(Class::Answers)?, open(Class::Logs)?, open(Class::Metrics)?];
+        let segment_bytes_max = (budget_bytes / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        Ok(Spool { epoch, budget_bytes, segment_bytes_max, queues, dropped, _lock: lock })
+    }
+
+    /// Random number of this spool, in lower-case hexadecimal; the header `Petrel-Epoch`.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Keeps a batch and syncs it to disk; returns its number. Makes room within the budget by dropping the oldest metrics,
+    /// then the oldest logs. What cannot be kept is counted.
+    ///
+    /// # Errors
+    /// The batch was not kept.
+    pub fn append(&mut self, class: Class, frozen: &Frozen<'_>, now: Timestamp) -> Result<u64, AppendError> {
+        // The state may be written twice: with the batch, and in the header of a segment that it starts.
+        self.make_room(class, FRAMES_BYTES + frozen.body.len() as u64 + 2 * frozen.state.len() as u64)?;
+        let segment_bytes_max = self.segment_bytes_max;
+        self.queue(class).append(frozen, now, segment_bytes_max).map_err(|error| {
+            self.count(class, DropReason::Disk, 1);
+            AppendError::Io(error)
+        })
+    }
+
+    /// The oldest batch of a class that is not acknowledged. Damaged ones are skipped and counted.
+    ///
+    /// # Errors
+    /// The file cannot be read now.
+    pub fn front(&mut self, class: Class) -> io::Result<Option<Batch>> {
+        loop {
+            match self.queue(class).front()? {
+                Front::Batch(batch) => return Ok(Some(batch)),
+                Front::Empty => return Ok(None),
+                Front::Damaged => self.count(class, DropReason::Damaged, 1),
+            }
+        }
+    }
+
+    /// The server has committed everything up to `seq`: forget it.
+    ///
+    /// # Errors
+    /// The note of it cannot be written; after a restart the batches are sent again and the server ignores them.
+    pub fn acknowledge(&mut self, class: Class, seq: u64) -> io::Result<()> {
+        let segment_bytes_max = self.segment_bytes_max;
+        self.queue(class).acknowledge(seq, segment_bytes_max)
+    }
+
+    /// The server refused the oldest batch for good: forget it and count it.
+    ///
+    /// # Errors
+    /// As [`Spool::acknowledge`].
+    pub fn refuse(&mut self, class: Class, seq: u64) -> io::Result<()> {
+        self.count(class, DropReason::Refused, 1);
+        self.acknowledge(class, seq)
+    }
+
+    /// The state that came with the last batch kept of this class, acknowledged or not; empty before the first.
+    pub fn state(&self, class: Class) -> &[u8] {
+        self.queues[index(class)].state()
+    }
+
+    /// Batches of a class that wait for their acknowledgement.
+    pub fn pending(&self, class: Class) -> u64 {
+        self.queues[index(class)].pending()
+    }
+
+    /// Whether no further order may be taken, because its answers might not be kept.
+    pub fn answers_full(&self) -> bool {
+        self.pending(Class::Answers) >= ANSWERS_PENDING_MAX
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.queues.iter().map(Queue::bytes).sum()
+    }
+
+    /// Batches that left without the server having taken them, since the start.
+    pub fn dropped(&self) -> &BTreeMap<(Class, DropReason), u64> {
+        &self.dropped
+    }
+
+    fn make_room(&mut self, class: Class, bytes: u64) -> Result<(), AppendError> {
+        // Answers are bounded by their number and always find room.
+        if class == Class::Answers {
+            return Ok(());
+        }
+        if bytes > self.budget_bytes || bytes > segment::FRAME_BYTES_MAX as u64 {
+            return self.refuse_full(class);
+        }
+        while self.bytes() + bytes > self.budget_bytes {
+            let mut dropped = 0;
+            // Logs may push out metrics; metrics never push out logs.
+            let victims: &[Class] =
+                if class == Class::Logs { &[Class::Metrics, Class::Logs] } else { &[Class::Metrics] };
+            for victim in victims {
+                match self.queue(*victim).drop_oldest_segment() {
+                    Ok(batches) => dropped = batches,
+                    Err(error) => {
+                        self.count(class, DropReason::Disk, 1);
+                        return Err(AppendError::Io(error));
+                    }
+                }
+                self.count(*victim, DropReason::Budget, dropped);
+                if dropped > 0 {
+                    break;
+                }
+            }
+            if dropped == 0 {
+                return self.refuse_full(class);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_full(&mut self, class: Class) -> Result<(), AppendError> {
+        self.count(class, DropReason::Budget, 1);
+        Err(AppendError::Full { budget_bytes: self.budget_bytes })
+    }
+
+    fn count(&mut self, class: Class, reason: DropReason, batches: u64) {
+        if batches > 0 {
+            *self.dropped.entry((class, reason)).or_default() += batches;
+        }
+    }
+
+    fn queue(&mut self, class: Class) -> &mut Queue {
+        &mut self.queues[index(class)]
+    }
+}
+
+fn index(class: Class) -> usize {
+    match class {
+        Class::Answers => 0,
+        Class::Logs => 1,
+        Class::Metrics => 2,
+    }
+}
+
+/// The epoch stands before the first batch does: written beside, synced, then renamed.
+fn read_or_write_epoch(dir: &Path, epoch_at_birth: &str) -> io::Result<String> {
+    let path = dir.join("epoch");
+    match fs::read_to_string(&path) {
+        Ok(epoch) if is_epoch(&epoch) => return Ok(epoch),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let fresh = dir.join("epoch.fresh");
+    let mut file = File::create(&fresh)?;
+    file.write_all(epoch_at_birth.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, &path)?;
+    File::open(dir)?.sync_all()?;
+    Ok(epoch_at_birth.to_owned())
+}
+
+fn is_epoch(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests;
