@@ -4,11 +4,17 @@
 //! carried out by `drive`, only as far as this host's own config allows. The agent opens connections and never listens.
 //! The server uses `stream::protocol` for the types of the wire, and runs the agent in its own process for `petrel up`.
 
+pub mod clock;
 pub mod collect;
+pub mod config;
 pub mod drive;
 pub mod heartbeat;
 pub mod logs;
+pub mod run_loop;
 pub mod spool;
 pub mod stream;
+pub mod telemetry;
 pub mod units;
 pub mod yaml;
+
+pub use run_loop::{AgentError, run};

@@ -1,0 +1,269 @@
+//! Families and log records as OTLP request bodies: protobuf, compressed with zstd, ready to be frozen. Metric names stay
+//! as they are, because the server turns OTLP names into Prometheus names by the specification and these are both.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord as OtlpLogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
+    number_data_point,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use petrel_models::Timestamp;
+use prost::Message;
+
+use crate::collect::{Family, Kind, Point};
+use crate::logs::{LogRecord, Severity};
+
+/// The fastest of zstd's usual levels: host metrics shrink about tenfold at it, and higher ones cost more than they save.
+const ZSTD_LEVEL: i32 = 1;
+/// What Prometheus would call the scrape job; fixed for hosts, as DESIGN's push identity says.
+const SERVICE_NAME: &str = "node";
+
+/// A request body and how many samples or records it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// OTLP protobuf, compressed with zstd.
+    pub body: Vec<u8>,
+    /// Data points or log records.
+    pub records: u32,
+}
+
+/// Finds the series that were there in the last round and are gone in this one, so that the server can end them.
+#[derive(Debug, Default)]
+pub struct Vanished {
+    last: Vec<Family>,
+}
+
+impl Vanished {
+    /// Takes this round, and returns it with the points of the last round whose series are not in it. O(n).
+    pub fn step(&mut self, round: Vec<Family>) -> (&[Family], Vec<Family>) {
+        let present: HashSet<Series<'_>> = round.iter().flat_map(series).map(|(key, _)| key).collect();
+        let gone = self.last.iter().filter_map(|family| {
+            let points: Vec<Point> =
+                series(family).filter(|(key, _)| !present.contains(key)).map(|(_, p)| p.clone()).collect();
+            (!points.is_empty()).then(|| Family { points, ..family.clone() })
+        });
+        let gone = gone.collect();
+        drop(present);
+        self.last = round;
+        (&self.last, gone)
+    }
+}
+
+/// Encodes one round of collection at `at`; `vanished` are sent without a value.
+pub fn metrics(instance: &str, families: &[Family], vanished: &[Family], at: Timestamp) -> Encoded {
+    let time = nanos(at);
+    let metrics: Vec<Metric> = families
+        .iter()
+        .map(|family| metric(family, |point| data_point(point, time, true)))
+        .chain(vanished.iter().map(|family| metric(family, |point| data_point(point, time, false))))
+        .collect();
+    let records = families.iter().chain(vanished).map(|family| family.points.len()).sum::<usize>() as u32;
+    let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }];
+    let request = ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource(instance)),
+            scope_metrics,
+            schema_url: String::new(),
+        }],
+    };
+    Encoded { body: compress(&request.encode_to_vec()), records }
+}
+
+/// Encodes log records in their order; `at` is when they were read.
+pub fn logs(instance: &str, records: &[LogRecord], at: Timestamp) -> Encoded {
+    let log_records = records.iter().map(|record| log_record(record, at)).collect();
+    let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records, schema_url: String::new() }];
+    let request = ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs { resource: Some(resource(instance)), scope_logs, schema_url: String::new() }],
+    };
+    Encoded { body: compress(&request.encode_to_vec()), records: records.len() as u32 }
+}
+
+/// A series' identity: name and labels.
+type Series<'a> = (&'a str, &'a [(Cow<'static, str>, Cow<'static, str>)]);
+
+fn series(family: &Family) -> impl Iterator<Item = (Series<'_>, &Point)> {
+    family.points.iter().map(|point| ((family.name.as_ref(), point.labels.as_slice()), point))
+}
+
+fn metric(family: &Family, data_point: impl Fn(&Point) -> NumberDataPoint) -> Metric {
+    let data_points = family.points.iter().map(data_point).collect();
+    let data = match family.kind {
+        Kind::Counter => metric::Data::Sum(Sum {
+            data_points,
+            aggregation_temporality: AggregationTemporality::Cumulative as i32,
+            is_monotonic: true,
+        }),
+        Kind::Gauge | Kind::Untyped => metric::Data::Gauge(Gauge { data_points }),
+    };
+    // OpenTelemetry has no type «unknown»; its Prometheus compatibility page says to carry it as metadata of a gauge.
+    let metadata = match family.kind {
+        Kind::Untyped => vec![attribute("prometheus.type", "unknown")],
+        Kind::Counter | Kind::Gauge => Vec::new(),
+    };
+    Metric {
+        name: family.name.clone().into_owned(),
+        description: family.help.clone().into_owned(),
+        unit: String::new(),
+        metadata,
+        data: Some(data),
+    }
+}
+
+fn data_point(point: &Point, time_unix_nano: u64, present: bool) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes: point.labels.iter().map(|(name, value)| attribute(name, value)).collect(),
+        start_time_unix_nano: 0,
+        time_unix_nano,
+        exemplars: Vec::new(),
+        flags: if present { 0 } else { DataPointFlags::NoRecordedValueMask as u32 },
+        value: present.then_some(number_data_point::Value::AsDouble(point.value)),
+    }
+}
+
+fn log_record(record: &LogRecord, at: Timestamp) -> OtlpLogRecord {
+    let (number, text) = match record.severity {
+        Severity::Debug => (SeverityNumber::Debug, "DEBUG"),
+        Severity::Info => (SeverityNumber::Info, "INFO"),
+        Severity::Warn => (SeverityNumber::Warn, "WARN"),
+        Severity::Error => (SeverityNumber::Error, "ERROR"),
+        Severity::Fatal => (SeverityNumber::Fatal, "FATAL"),
+    };
+    OtlpLogRecord {
+        time_unix_nano: nanos(record.at),
+        observed_time_unix_nano: nanos(at),
+        severity_number: number as i32,
+        severity_text: text.to_owned(),
+        body: Some(text_value(&record.body)),
+        attributes: vec![
+            attribute("log.file.path", &record.source),
+            attribute("petrel.template.id", &record.template_id),
+            attribute("petrel.template", &record.template),
+        ],
+        ..OtlpLogRecord::default()
+    }
+}
+
+fn resource(instance: &str) -> Resource {
+    let attributes = vec![attribute("service.name", SERVICE_NAME), attribute("service.instance.id", instance)];
+    Resource { attributes, ..Resource::default() }
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: "petrel-agent".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    }
+}
+
+fn attribute(name: &str, value: &str) -> KeyValue {
+    KeyValue { key: name.to_owned(), value: Some(text_value(value)), ..KeyValue::default() }
+}
+
+fn text_value(text: &str) -> AnyValue {
+    AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) }
+}
+
+/// OTLP counts unsigned nanoseconds; before 1970 there is nothing.
+fn nanos(at: Timestamp) -> u64 {
+    u64::try_from(at).unwrap_or(0).saturating_mul(1_000_000)
+}
+
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(bytes, ZSTD_LEVEL)
+        .expect("the output buffer is sized by zstd's own bound, and the level exists")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(kind: Kind, devices: &[&'static str]) -> Family {
+        let points = devices
+            .iter()
+            .map(|device| Point { labels: vec![(Cow::Borrowed("device"), Cow::Borrowed(*device))], value: 1.5 });
+        Family { name: "node_x_total".into(), kind, help: "Some help.".into(), points: points.collect() }
+    }
+
+    fn decoded(encoded: &Encoded) -> ExportMetricsServiceRequest {
+        let bytes = zstd::stream::decode_all(&encoded.body[..]).unwrap();
+        ExportMetricsServiceRequest::decode(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn a_counter_becomes_a_cumulative_sum_and_a_vanished_series_has_no_value() {
+        let mut vanished = Vanished::default();
+        assert_eq!(vanished.step(vec![family(Kind::Counter, &["sda", "sdb"])]).1, vec![]);
+        let round = vec![family(Kind::Counter, &["sdb", "sdc"])];
+        let gone = vanished.step(round.clone()).1;
+        assert_eq!(gone, vec![family(Kind::Counter, &["sda"])]);
+        assert_eq!(vanished.step(round.clone()).1, vec![], "ended once, not again");
+
+        let encoded = metrics("h1", &round, &gone, 1_700_000_000_123);
+        assert_eq!(encoded.records, 3);
+        let request = decoded(&encoded);
+        let resource_metrics = &request.resource_metrics[0];
+        assert_eq!(
+            resource_metrics.resource.as_ref().unwrap().attributes,
+            vec![attribute("service.name", "node"), attribute("service.instance.id", "h1")]
+        );
+        let metrics = &resource_metrics.scope_metrics[0].metrics;
+        assert_eq!((metrics[0].name.as_str(), metrics[0].description.as_str()), ("node_x_total", "Some help."));
+        let points: Vec<_> = metrics
+            .iter()
+            .flat_map(|metric| match metric.data.as_ref().unwrap() {
+                metric::Data::Sum(sum) => {
+                    assert!(sum.is_monotonic && sum.aggregation_temporality == 2);
+                    sum.data_points.clone()
+                }
+                other => panic!("{other:?}"),
+            })
+            .map(|point| (point.attributes[0].clone(), point.flags, point.value, point.time_unix_nano))
+            .collect();
+        let value = Some(number_data_point::Value::AsDouble(1.5));
+        let time = 1_700_000_000_123_000_000;
+        assert_eq!(
+            points,
+            vec![
+                (attribute("device", "sdb"), 0, value, time),
+                (attribute("device", "sdc"), 0, value, time),
+                (attribute("device", "sda"), 1, None, time),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_untyped_family_is_a_gauge_that_says_so() {
+        let request = decoded(&metrics("h1", &[family(Kind::Untyped, &["sda"])], &[], 1));
+        let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
+        assert!(matches!(metric.data, Some(metric::Data::Gauge(_))));
+        assert_eq!(metric.metadata, vec![attribute("prometheus.type", "unknown")]);
+    }
+
+    #[test]
+    fn a_log_record_keeps_body_severity_and_template() {
+        let record = LogRecord {
+            at: 1_000,
+            source: "/var/log/syslog".to_owned(),
+            severity: Severity::Error,
+            template_id: "00000000000000aa".to_owned(),
+            template: "disk <*> failed".to_owned(),
+            body: "disk sda failed".to_owned(),
+        };
+        let encoded = logs("h1", &[record], 2_000);
+        let bytes = zstd::stream::decode_all(&encoded.body[..]).unwrap();
+        let request = ExportLogsServiceRequest::decode(&bytes[..]).unwrap();
+        let got = &request.resource_logs[0].scope_logs[0].log_records[0];
+        assert_eq!((got.time_unix_nano, got.observed_time_unix_nano), (1_000_000_000, 2_000_000_000));
+        assert_eq!((got.severity_number, got.severity_text.as_str()), (17, "ERROR"));
+        assert_eq!(got.body, Some(text_value("disk sda failed")));
+        assert_eq!(got.attributes[2], attribute("petrel.template", "disk <*> failed"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Orders in and answers out. Orders are handed on exactly as received, one at a time and only when somebody is free to take
+//! them, so that none grows old in a queue here. Answers go to the spool and are synced; none is ever dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::client::{Client, RequestError, chain};
+use super::delivery::{Delivery, Next, Reply};
+use super::protocol::{Class, Order, OrderAnswer};
+use crate::clock::Clock;
+use crate::spool::{Owned, SharedSpool};
+
+/// Wait before it is looked again whether answers have left, or before a write to a failing disk is tried again.
+const SPOOL_WAIT: Duration = Duration::from_secs(1);
+
+/// Asks for orders and hands them on until told to stop, or until nobody takes them.
+pub async fn pull(
+    client: Arc<Client>,
+    spool: SharedSpool,
+    orders: mpsc::Sender<Order>,
+    rng: StdRng,
+    stop: CancellationToken,
+) {
+    let mut backoff = Delivery::new(rng);
+    let mut failing = false;
+    loop {
+        let round = tokio::select! {
+            () = stop.cancelled() => return,
+            round = pull_once(&client, &spool, &orders) => round,
+        };
+        let error = match round {
+            Ok(true) => {
+                backoff.step(&Reply::Answered { status: 200, retry_after: None });
+                failing = false;
+                continue;
+            }
+            Ok(false) => return,
+            Err(error) => error,
+        };
+        if failing {
+            debug!(error = chain(&error), "orders cannot be asked for");
+        } else {
+            warn!(error = chain(&error), "orders cannot be asked for; trying again");
+        }
+        failing = true;
+        let reply = match error {
+            RequestError::Unreachable { .. } => Reply::Unreachable,
+            // Whatever the status, asking again later is all there is to do; 503 stands for that.
+            RequestError::Status { status: 401 | 403, .. } => Reply::Answered { status: 401, retry_after: None },
+            RequestError::Status { .. } | RequestError::Malformed { .. } => {
+                Reply::Answered { status: 503, retry_after: None }
+            }
+        };
+        if let Next::Retry { after, .. } = backoff.step(&reply) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(after) => {}
+            }
+        }
+    }
+}
+
+/// One request. False: nobody takes orders any more.
+async fn pull_once(client: &Client, spool: &SharedSpool, orders: &mpsc::Sender<Order>) -> Result<bool, RequestError> {
+    while spool.with(|spool| spool.answers_full()).await {
+        sleep(SPOOL_WAIT).await;
+    }
+    // A free place first: an order that was fetched and waits here would start late without anybody noticing.
+    let Ok(permit) = orders.reserve().await else { return Ok(false) };
+    drop(permit);
+    for order in client.orders().await? {
+        if orders.send(order).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Spools answers until whoever makes them is gone; wakes `acted` after each, so that the inventory is sent afresh.
+pub async fn keep_answers(
+    mut answers: mpsc::Receiver<OrderAnswer>,
+    spool: SharedSpool,
+    acted: Arc<Notify>,
+    clock: Clock,
+) {
+    while let Some(answer) = answers.recv().await {
+        let body = serde_json::to_vec(&[&answer]).expect("an answer has string keys only");
+        let frozen = Owned { records: 1, state: Vec::new(), body };
+        while let Err(error) = spool.append(Class::Answers, frozen.clone(), clock()).await {
+            error!(
+                run = answer.key.run,
+                step = answer.key.step,
+                error = chain(&error),
+                "answer cannot be kept; trying again"
+            );
+            sleep(SPOOL_WAIT).await;
+        }
+        acted.notify_one();
+    }
+}

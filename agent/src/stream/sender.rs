@@ -1,0 +1,196 @@
+//! Sends one class: the oldest batch, until it is delivered or refused for good, then the next. One batch is in flight.
+//! What to do after each attempt is decided by `delivery`; this file waits, asks and logs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::client::{Client, Delivered, chain};
+use super::delivery::{Delivery, Next, RetryReason};
+use super::protocol::Class;
+use crate::spool::{Batch, SharedSpool};
+
+/// A line that could repeat with every batch is logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Wait before the spool is read again after the disk failed.
+const SPOOL_WAIT: Duration = Duration::from_secs(5);
+
+/// What the stream counts, for the agent's own metrics.
+#[derive(Debug, Default)]
+pub struct StreamCounters {
+    /// Batches that the server took, by class in the order of [`Class::ALL`].
+    pub delivered: [AtomicU64; 3],
+    /// Attempts that failed and are made again.
+    pub retried: [AtomicU64; 3],
+    /// Samples or records that the server took out of batches it accepted.
+    pub rejected: [AtomicU64; 3],
+}
+
+/// How a sender is told to stop.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// Send what is there, each batch at most once, and return.
+    pub draining: CancellationToken,
+    /// Return now.
+    pub now: CancellationToken,
+}
+
+/// The sender of one class.
+pub struct Sender {
+    /// Which class.
+    pub class: Class,
+    /// The way to the server.
+    pub client: Arc<Client>,
+    /// Where batches come from.
+    pub spool: SharedSpool,
+    /// The place between attempts.
+    pub delivery: Delivery,
+    /// What is counted.
+    pub counters: Arc<StreamCounters>,
+}
+
+impl Sender {
+    /// Sends until told to stop. Batches that are left stay in the spool.
+    pub async fn run(mut self, stop: Stop) {
+        let mut log = DeliveryLog::default();
+        loop {
+            let class = self.class;
+            let front = self.spool.with(move |spool| spool.front(class)).await;
+            let wait = match front {
+                Ok(Some(batch)) => {
+                    let delivered = tokio::select! {
+                        () = stop.now.cancelled() => return,
+                        delivered = self.client.deliver(&batch) => delivered,
+                    };
+                    self.settle(&batch, &delivered, &mut log).await
+                }
+                Ok(None) => {
+                    tokio::select! {
+                        () = stop.draining.cancelled() => return,
+                        () = self.spool.arrived(class) => {}
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    if log.may_say() {
+                        error!(class = class.as_str(), error = chain(&error), "spool cannot be read");
+                    }
+                    Some(SPOOL_WAIT)
+                }
+            };
+            if let Some(wait) = wait {
+                if stop.draining.is_cancelled() {
+                    return;
+                }
+                tokio::select! {
+                    () = stop.draining.cancelled() => {}
+                    () = sleep(wait) => {}
+                }
+            }
+        }
+    }
+
+    /// Does what `delivery` says about one attempt; returns how long to wait before the next.
+    async fn settle(&mut self, batch: &Batch, delivered: &Delivered, log: &mut DeliveryLog) -> Option<Duration> {
+        let (class, seq) = (batch.class, batch.seq);
+        let counter = |counters: &[AtomicU64; 3], n| counters[place(class)].fetch_add(n, Ordering::Relaxed);
+        let noted = match self.delivery.step(&delivered.reply) {
+            Next::Advance => {
+                counter(&self.counters.delivered, 1);
+                counter(&self.counters.rejected, delivered.rejected);
+                log.delivered(batch, delivered);
+                self.spool.with(move |spool| spool.acknowledge(class, seq)).await
+            }
+            Next::Refuse => {
+                error!(
+                    class = class.as_str(),
+                    seq,
+                    records = batch.records,
+                    answer = delivered.message,
+                    "server refused a batch for good; it is dropped"
+                );
+                self.spool.with(move |spool| spool.refuse(class, seq)).await
+            }
+            Next::Retry { after, because } => {
+                counter(&self.counters.retried, 1);
+                log.failed(class, because, &delivered.message, after);
+                return Some(after);
+            }
+        };
+        if let Err(error) = noted {
+            warn!(
+                class = class.as_str(),
+                error = chain(&error),
+                "acknowledgement cannot be noted; batches may be sent again"
+            );
+        }
+        None
+    }
+}
+
+/// Index of a class in [`StreamCounters`].
+pub(crate) fn place(class: Class) -> usize {
+    Class::ALL.iter().position(|other| *other == class).unwrap_or(0)
+}
+
+/// Says when delivery begins to fail, why, now and then that it still does, and when it works again.
+#[derive(Default)]
+struct DeliveryLog {
+    failing: Option<RetryReason>,
+    said_at: Option<Instant>,
+}
+
+impl DeliveryLog {
+    fn failed(&mut self, class: Class, because: RetryReason, message: &str, after: Duration) {
+        let changed = self.failing.replace(because) != Some(because);
+        if !self.may_say() && !changed {
+            debug!(class = class.as_str(), ?because, message, ?after, "delivery failed again");
+            return;
+        }
+        let class = class.as_str();
+        match because {
+            RetryReason::Unauthorized => {
+                error!(
+                    class,
+                    message,
+                    ?after,
+                    "server does not accept this agent's token; check token_file here and there"
+                );
+            }
+            RetryReason::Unexpected => {
+                error!(class, message, ?after, "what answers is not a Petrel server; check servers in the config");
+            }
+            RetryReason::Unreachable | RetryReason::Busy => {
+                warn!(class, ?because, message, ?after, "server takes nothing now; batches wait in the spool");
+            }
+        }
+    }
+
+    fn delivered(&mut self, batch: &Batch, delivered: &Delivered) {
+        if self.failing.take().is_some() {
+            info!(class = batch.class.as_str(), seq = batch.seq, "server takes batches again");
+        }
+        if delivered.rejected > 0 && self.may_say() {
+            warn!(
+                class = batch.class.as_str(),
+                seq = batch.seq,
+                rejected = delivered.rejected,
+                reason = delivered.message,
+                "server left out a part of a batch"
+            );
+        }
+    }
+
+    fn may_say(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.said_at.is_none_or(|at| now.duration_since(at) >= LOG_EVERY);
+        if due {
+            self.said_at = Some(now);
+        }
+        due
+    }
+}

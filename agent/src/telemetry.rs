@@ -1,0 +1,135 @@
+//! What the agent says about itself, beside what it says about its host. Blocks on files below /proc, which never hang.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use crate::collect::{Family, Kind, Point};
+use crate::spool::Spool;
+use crate::stream::protocol::Class;
+use crate::stream::sender::{StreamCounters, place};
+
+/// Ticks a second of the processor times in `/proc/<pid>/stat`: fixed at 100 for programs on every Linux architecture that
+/// Rust's standard library supports, whatever the kernel's own rate is.
+const USER_TICKS: f64 = 100.0;
+
+/// The agent's own families, in each round of collection.
+pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
+    let mut families = vec![
+        family(
+            Kind::Gauge,
+            "petrel_agent_info",
+            "Version of the agent.",
+            [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        ),
+        family(Kind::Gauge, "petrel_spool_bytes", "Bytes of the spool on disk.", [(vec![], spool.bytes() as f64)]),
+        by_class(Kind::Gauge, "petrel_spool_pending_batches", "Batches not yet acknowledged.", |class| {
+            spool.pending(class) as f64
+        }),
+        family(
+            Kind::Counter,
+            "petrel_spool_dropped_batches_total",
+            "Batches that left the spool without the server having taken them, by reason.",
+            spool.dropped().iter().map(|((class, reason), batches)| {
+                (vec![("class", class.as_str()), ("reason", reason.as_str())], *batches as f64)
+            }),
+        ),
+        by_class(Kind::Counter, "petrel_stream_delivered_batches_total", "Batches that the server took.", |class| {
+            stream.delivered[place(class)].load(Ordering::Relaxed) as f64
+        }),
+        by_class(
+            Kind::Counter,
+            "petrel_stream_retried_attempts_total",
+            "Attempts that failed and were made again.",
+            |class| stream.retried[place(class)].load(Ordering::Relaxed) as f64,
+        ),
+        by_class(
+            Kind::Counter,
+            "petrel_stream_rejected_records_total",
+            "Samples or records that the server left out of batches it took.",
+            |class| stream.rejected[place(class)].load(Ordering::Relaxed) as f64,
+        ),
+    ];
+    if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_seconds(&text)) {
+        families.push(family(
+            Kind::Counter,
+            "petrel_agent_cpu_seconds_total",
+            "Processor time of the agent's process.",
+            [(vec![], seconds)],
+        ));
+    }
+    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().and_then(|text| resident_bytes(&text)) {
+        families.push(family(
+            Kind::Gauge,
+            "petrel_agent_resident_memory_bytes",
+            "Resident memory of the agent's process.",
+            [(vec![], bytes)],
+        ));
+    }
+    families.retain(|family| !family.points.is_empty());
+    families
+}
+
+fn by_class(kind: Kind, name: &'static str, help: &'static str, value: impl Fn(Class) -> f64) -> Family {
+    family(kind, name, help, Class::ALL.map(|class| (vec![("class", class.as_str())], value(class))))
+}
+
+fn family(
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    points: impl IntoIterator<Item = (Vec<(&'static str, &'static str)>, f64)>,
+) -> Family {
+    let points = points.into_iter().map(|(labels, value)| Point {
+        labels: labels.into_iter().map(|(name, text)| (name.into(), text.into())).collect(),
+        value,
+    });
+    Family { name: name.into(), kind, help: help.into(), points: points.collect() }
+}
+
+/// User and system time of `/proc/self/stat`. The program's name may hold anything, but ends at the last parenthesis.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / USER_TICKS)
+}
+
+fn resident_bytes(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_files_are_read() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 1 1";
+        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2_097_152.0));
+        assert_eq!((cpu_seconds("7 (a"), resident_bytes("")), (None, None));
+    }
+
+    #[test]
+    fn each_family_has_a_point() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 1 << 20, "aa").unwrap();
+        let families = families(&spool, &StreamCounters::default());
+        let names: Vec<&str> = families.iter().map(|family| family.name.as_ref()).collect();
+        assert_eq!(
+            names,
+            [
+                "petrel_agent_info",
+                "petrel_spool_bytes",
+                "petrel_spool_pending_batches",
+                "petrel_stream_delivered_batches_total",
+                "petrel_stream_retried_attempts_total",
+                "petrel_stream_rejected_records_total",
+                "petrel_agent_cpu_seconds_total",
+                "petrel_agent_resident_memory_bytes"
+            ]
+        );
+    }
+}
