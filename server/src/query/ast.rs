@@ -1,0 +1,267 @@
+//! PromQL as our own tree: what a query means, free of the parser's types. It evaluates nothing; `convert` builds it,
+//! `print` writes it back, `eval` walks it. Durations are milliseconds, positive offsets look back.
+
+use crate::series::{MatchOp, Matcher, NAME, Timestamp};
+
+/// A query or a part of one.
+#[derive(Debug, Clone)]
+pub enum Expr {
+    /// A literal number.
+    Number(f64),
+    /// A literal string.
+    Text(String),
+    /// An instant selector: `name{label="value"}`.
+    Selector(Selector),
+    /// A range selector: `name[5m]`.
+    Range(Range),
+    /// A subquery: `expr[1h:1m]`.
+    Subquery(Subquery),
+    /// Parentheses, kept for printing.
+    Paren(Box<Expr>),
+    /// Unary minus.
+    Negate(Box<Expr>),
+    /// A function call.
+    Call(Call),
+    /// An aggregation such as `sum by (job) (…)`.
+    Aggregate(Aggregate),
+    /// Two operands and an operator.
+    Binary(Binary),
+}
+
+/// Which series, and when.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    /// All must hold; the metric name is one of them.
+    pub matchers: Vec<Matcher>,
+    /// Time to look back; negative looks ahead.
+    pub offset_ms: i64,
+    /// `@`: a time instead of the evaluation's.
+    pub at: Option<At>,
+}
+
+impl Selector {
+    /// The metric name, where the selector asks for exactly one.
+    pub fn metric(&self) -> Option<&str> {
+        self.matchers.iter().find_map(|matcher| match &matcher.op {
+            MatchOp::Equal(value) if matcher.name == NAME => Some(value.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// The time after `@`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// `@ start()`: where the query's range begins.
+    Start,
+    /// `@ end()`: where the query's range ends.
+    End,
+    /// A fixed time.
+    Time(Timestamp),
+}
+
+/// A selector with a range.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// Which series.
+    pub selector: Selector,
+    /// Width of the window, which is open on its left.
+    pub range_ms: i64,
+}
+
+/// An expression evaluated at many times before each step.
+#[derive(Debug, Clone)]
+pub struct Subquery {
+    /// What is evaluated; an instant vector.
+    pub expr: Box<Expr>,
+    /// Width of the window, open on its left.
+    pub range_ms: i64,
+    /// Distance of the evaluations, which lie on its multiples; the default is a minute.
+    pub step_ms: Option<i64>,
+    /// Time to look back; negative looks ahead.
+    pub offset_ms: i64,
+    /// `@`: a time instead of the evaluation's.
+    pub at: Option<At>,
+}
+
+/// A function with its arguments. The parser has checked their number and types.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Name of the function.
+    pub function: String,
+    /// Arguments as written.
+    pub args: Vec<Expr>,
+    /// Where the call stands in the text.
+    pub place: Place,
+    /// Where the first argument stands.
+    pub args_place: Place,
+}
+
+/// A place in a query's text, both counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Line.
+    pub line: u32,
+    /// Column in bytes.
+    pub column: u32,
+}
+
+/// An aggregation over groups of series.
+#[derive(Debug, Clone)]
+pub struct Aggregate {
+    /// What is computed.
+    pub op: AggregateOp,
+    /// What makes a group.
+    pub grouping: Grouping,
+    /// The parameter of `topk`, `quantile`, `count_values` and their kin.
+    pub param: Option<Box<Expr>>,
+    /// What is aggregated; an instant vector.
+    pub expr: Box<Expr>,
+    /// Where the first argument stands.
+    pub args_place: Place,
+}
+
+/// Labels that make a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grouping {
+    /// `without`: the labels are left out; else they alone are kept.
+    pub without: bool,
+    /// The labels.
+    pub labels: Vec<String>,
+}
+
+/// The aggregations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the PromQL operator of its name")]
+pub enum AggregateOp {
+    Sum,
+    Avg,
+    Count,
+    Min,
+    Max,
+    Group,
+    Stddev,
+    Stdvar,
+    Topk,
+    Bottomk,
+    CountValues,
+    Quantile,
+    Limitk,
+    LimitRatio,
+}
+
+/// Two operands and an operator.
+#[derive(Debug, Clone)]
+pub struct Binary {
+    /// The operator.
+    pub op: BinaryOp,
+    /// Left operand.
+    pub lhs: Box<Expr>,
+    /// Right operand.
+    pub rhs: Box<Expr>,
+    /// `bool`: a comparison gives 0 or 1 in place of filtering.
+    pub returns_bool: bool,
+    /// How series of both sides find each other.
+    pub matching: Matching,
+}
+
+/// The operators between two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the PromQL operator of its name")]
+pub enum BinaryOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Pow,
+    Atan2,
+    Equal,
+    NotEqual,
+    Greater,
+    Less,
+    GreaterEqual,
+    LessEqual,
+    And,
+    Or,
+    Unless,
+}
+
+impl BinaryOp {
+    /// Whether it compares, and so filters or gives 0 and 1.
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+        matches!(self, Equal | NotEqual | Greater | Less | GreaterEqual | LessEqual)
+    }
+
+    /// Whether it works on sets of series: `and`, `or`, `unless`.
+    pub fn is_set(self) -> bool {
+        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+    }
+}
+
+/// How series of two vectors find each other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Matching {
+    /// `on`: the labels alone are compared; else all labels but these.
+    pub on: bool,
+    /// The labels of `on` or `ignoring`.
+    pub labels: Vec<String>,
+    /// Which side may have many series for one of the other.
+    pub group: Group,
+    /// Value for a left series that is missing.
+    pub fill_left: Option<f64>,
+    /// Value for a right series that is missing.
+    pub fill_right: Option<f64>,
+}
+
+/// The side with many series for one of the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Group {
+    /// Neither.
+    #[default]
+    OneToOne,
+    /// `group_left`, with the labels to take from the right side.
+    Left(Vec<String>),
+    /// `group_right`, with the labels to take from the left side.
+    Right(Vec<String>),
+}
+
+impl Expr {
+    /// All selectors of the expression, in the order of the text: for checks of rules and dashboards.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        let mut found = Vec::new();
+        self.collect_selectors(&mut found);
+        found
+    }
+
+    fn collect_selectors<'a>(&'a self, found: &mut Vec<&'a Selector>) {
+        match self {
+            Expr::Number(_) | Expr::Text(_) => {}
+            Expr::Selector(selector) => found.push(selector),
+            Expr::Range(range) => found.push(&range.selector),
+            Expr::Subquery(subquery) => subquery.expr.collect_selectors(found),
+            Expr::Paren(inner) | Expr::Negate(inner) => inner.collect_selectors(found),
+            Expr::Call(call) => call.args.iter().for_each(|arg| arg.collect_selectors(found)),
+            Expr::Aggregate(aggregate) => {
+                if let Some(param) = &aggregate.param {
+                    param.collect_selectors(found);
+                }
+                aggregate.expr.collect_selectors(found);
+            }
+            Expr::Binary(binary) => {
+                binary.lhs.collect_selectors(found);
+                binary.rhs.collect_selectors(found);
+            }
+        }
+    }
+
+    /// The expression inside any parentheses.
+    pub fn unwrapped(&self) -> &Expr {
+        let mut expr = self;
+        while let Expr::Paren(inner) = expr {
+            expr = inner;
+        }
+        expr
+    }
+}

@@ -1,0 +1,176 @@
+//! Walks an expression once and gives its value at every step. Each node works on whole columns, so that the samples of
+//! a selector are read once for all steps. It stops at the deadline, at a cancel and at the limit of samples.
+
+pub(crate) mod grid;
+pub(crate) mod select;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::query::aggregate;
+use crate::query::ast::{Expr, Place};
+use crate::query::binary;
+use crate::query::error::QueryError;
+use crate::query::functions;
+use crate::query::limits::Limits;
+use crate::query::source::Source;
+
+use grid::{Frame, Grid, Stream};
+
+/// Warnings and infos kept of one query; Prometheus shows ten.
+const NOTES_MAX: usize = 10;
+
+/// One evaluation: its source, its limits and what it has used of them.
+pub(crate) struct Evaluator<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) limits: &'a Limits,
+    /// The steps of the whole query, which `@ start()` and `@ end()` mean also inside subqueries.
+    pub(crate) query: Grid,
+    /// A range query: its answer is ordered by labels, so that sorting has no effect.
+    pub(crate) is_range: bool,
+    started: Instant,
+    /// Samples held now.
+    held: Cell<u64>,
+    /// Work since the last look at the clock.
+    work: Cell<u64>,
+    warnings: RefCell<BTreeSet<String>>,
+    infos: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Evaluator<'a> {
+    pub(crate) fn new(source: &'a dyn Source, limits: &'a Limits, query: Grid, is_range: bool) -> Evaluator<'a> {
+        Evaluator {
+            source,
+            limits,
+            query,
+            is_range,
+            started: Instant::now(),
+            held: Cell::new(0),
+            work: Cell::new(0),
+            warnings: RefCell::default(),
+            infos: RefCell::default(),
+        }
+    }
+
+    /// The value of `expr` at each step of `grid`.
+    pub(crate) fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Frame, QueryError> {
+        self.check_stop()?;
+        let before = self.held.get();
+        let frame = match expr {
+            Expr::Number(value) => Frame::Scalar(vec![*value; grid.count]),
+            Expr::Text(text) => Frame::Text(text.clone()),
+            Expr::Paren(inner) => self.eval(inner, grid)?,
+            Expr::Negate(inner) => negate(self.eval(inner, grid)?)?,
+            Expr::Selector(selector) => Frame::Vector(self.instant_selector(selector, grid)?),
+            Expr::Range(_) | Expr::Subquery(_) => {
+                return Err(QueryError::Mistyped { expected: "instant vector", got: "range vector" });
+            }
+            Expr::Call(call) => functions::call(self, call, grid)?,
+            Expr::Aggregate(aggregate) => aggregate::eval(self, aggregate, grid)?,
+            Expr::Binary(binary) => binary::eval(self, binary, grid)?,
+        };
+        // What the node used on its way is gone, its value stays until its parent is done.
+        self.held.set(before);
+        self.hold(frame.cells())?;
+        Ok(frame)
+    }
+
+    /// An instant vector.
+    pub(crate) fn vector(&self, expr: &Expr, grid: &Grid) -> Result<Vec<Stream>, QueryError> {
+        match self.eval(expr, grid)? {
+            Frame::Vector(streams) => Ok(streams),
+            other => Err(QueryError::Mistyped { expected: "instant vector", got: other.kind() }),
+        }
+    }
+
+    /// A number per step.
+    pub(crate) fn scalar(&self, expr: &Expr, grid: &Grid) -> Result<Vec<f64>, QueryError> {
+        match self.eval(expr, grid)? {
+            Frame::Scalar(values) => Ok(values),
+            other => Err(QueryError::Mistyped { expected: "scalar", got: other.kind() }),
+        }
+    }
+
+    /// A string.
+    pub(crate) fn text(&self, expr: &Expr, grid: &Grid) -> Result<String, QueryError> {
+        match self.eval(expr, grid)? {
+            Frame::Text(text) => Ok(text),
+            other => Err(QueryError::Mistyped { expected: "string", got: other.kind() }),
+        }
+    }
+
+    /// Counts samples as held until the node that asks is done.
+    pub(crate) fn hold(&self, samples: u64) -> Result<(), QueryError> {
+        let held = self.held.get().saturating_add(samples);
+        self.held.set(held);
+        if held > self.limits.samples_max {
+            return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
+        }
+        self.worked(samples)
+    }
+
+    /// Samples that may still be held.
+    pub(crate) fn samples_left(&self) -> u64 {
+        self.limits.samples_max.saturating_sub(self.held.get())
+    }
+
+    /// Counts work and looks now and then whether to go on.
+    pub(crate) fn worked(&self, samples: u64) -> Result<(), QueryError> {
+        // About a tenth of a millisecond of work lies between two looks.
+        const BETWEEN_LOOKS: u64 = 1 << 16;
+        let work = self.work.get() + samples;
+        if work < BETWEEN_LOOKS {
+            self.work.set(work);
+            return Ok(());
+        }
+        self.check_stop()
+    }
+
+    fn check_stop(&self) -> Result<(), QueryError> {
+        self.work.set(0);
+        if self.limits.cancel.is_cancelled() {
+            return Err(QueryError::Cancelled);
+        }
+        if self.started.elapsed() > self.limits.timeout {
+            return Err(QueryError::TimedOut { timeout: self.limits.timeout });
+        }
+        Ok(())
+    }
+
+    /// Tells of something that is likely a mistake in the query.
+    pub(crate) fn warn(&self, text: &str, place: Place) {
+        note(&self.warnings, format!("PromQL warning: {text} ({place})"));
+    }
+
+    /// Tells of something worth knowing.
+    pub(crate) fn inform(&self, text: &str, place: Place) {
+        note(&self.infos, format!("PromQL info: {text} ({place})"));
+    }
+
+    /// Warnings and infos, in this order.
+    pub(crate) fn into_notes(self) -> (Vec<String>, Vec<String>) {
+        (self.warnings.into_inner().into_iter().collect(), self.infos.into_inner().into_iter().collect())
+    }
+}
+
+fn note(notes: &RefCell<BTreeSet<String>>, text: String) {
+    let mut notes = notes.borrow_mut();
+    if notes.len() < NOTES_MAX {
+        notes.insert(text);
+    }
+}
+
+fn negate(frame: Frame) -> Result<Frame, QueryError> {
+    match frame {
+        Frame::Scalar(values) => Ok(Frame::Scalar(values.into_iter().map(|value| -value).collect())),
+        Frame::Vector(mut streams) => {
+            for stream in &mut streams {
+                stream.drop_name = true;
+                functions::map_values(&mut stream.values, |value| -value);
+            }
+            Ok(Frame::Vector(streams))
+        }
+        Frame::Text(_) => Err(QueryError::Mistyped { expected: "scalar or instant vector", got: "string" }),
+    }
+}

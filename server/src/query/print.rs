@@ -1,0 +1,234 @@
+//! Writes an expression as PromQL that parses back to the same expression. It decides nothing.
+
+use std::fmt::{Display, Formatter, Result};
+
+use crate::query::ast::{
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, Group, Grouping, Place, Selector, Subquery,
+};
+use crate::series::{MatchOp, Matcher, NAME};
+
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Expr::Number(value) => f.write_str(&number(*value)),
+            Expr::Text(text) => write!(f, "{text:?}"),
+            Expr::Selector(selector) => write!(f, "{selector}"),
+            Expr::Range(range) => {
+                write_matchers(f, &range.selector)?;
+                write!(f, "[{}]", duration(range.range_ms))?;
+                write_time(f, range.selector.at, range.selector.offset_ms)
+            }
+            Expr::Subquery(subquery) => write_subquery(f, subquery),
+            Expr::Paren(inner) => write!(f, "({inner})"),
+            Expr::Negate(inner) => write!(f, "-{inner}"),
+            Expr::Call(call) => write_call(f, call),
+            Expr::Aggregate(aggregate) => write_aggregate(f, aggregate),
+            Expr::Binary(binary) => write_binary(f, binary),
+        }
+    }
+}
+
+impl Display for Selector {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write_matchers(f, self)?;
+        write_time(f, self.at, self.offset_ms)
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+impl Display for AggregateOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            AggregateOp::Sum => "sum",
+            AggregateOp::Avg => "avg",
+            AggregateOp::Count => "count",
+            AggregateOp::Min => "min",
+            AggregateOp::Max => "max",
+            AggregateOp::Group => "group",
+            AggregateOp::Stddev => "stddev",
+            AggregateOp::Stdvar => "stdvar",
+            AggregateOp::Topk => "topk",
+            AggregateOp::Bottomk => "bottomk",
+            AggregateOp::CountValues => "count_values",
+            AggregateOp::Quantile => "quantile",
+            AggregateOp::Limitk => "limitk",
+            AggregateOp::LimitRatio => "limit_ratio",
+        })
+    }
+}
+
+impl Display for BinaryOp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Mod => "%",
+            BinaryOp::Pow => "^",
+            BinaryOp::Atan2 => "atan2",
+            BinaryOp::Equal => "==",
+            BinaryOp::NotEqual => "!=",
+            BinaryOp::Greater => ">",
+            BinaryOp::Less => "<",
+            BinaryOp::GreaterEqual => ">=",
+            BinaryOp::LessEqual => "<=",
+            BinaryOp::And => "and",
+            BinaryOp::Or => "or",
+            BinaryOp::Unless => "unless",
+        })
+    }
+}
+
+/// A value as Prometheus writes it: shortest digits that read back the same, `NaN`, `+Inf`, `-Inf`.
+pub fn number(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
+    } else if value != 0.0 && (value.abs() >= 1e21 || value.abs() < 1e-6) {
+        exponent(value)
+    } else {
+        format!("{value}")
+    }
+}
+
+/// Go writes at least two digits of exponent, with a sign.
+fn exponent(value: f64) -> String {
+    let text = format!("{value:e}");
+    match text.split_once('e') {
+        Some((digits, power)) => {
+            let (sign, power) = power.strip_prefix('-').map_or(('+', power), |power| ('-', power));
+            format!("{digits}e{sign}{power:0>2}")
+        }
+        None => text,
+    }
+}
+
+fn duration(ms: i64) -> String {
+    const UNITS: [(i64, &str); 6] =
+        [(604_800_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let mut rest = ms.unsigned_abs();
+    let mut text = if ms < 0 { "-".to_owned() } else { String::new() };
+    for (unit_ms, unit) in UNITS {
+        let many = rest / unit_ms.unsigned_abs();
+        // Weeks only where they are the whole, as Prometheus prints them.
+        if many > 0 && (unit != "w" || rest.is_multiple_of(unit_ms.unsigned_abs())) {
+            text.push_str(&many.to_string());
+            text.push_str(unit);
+            rest -= many * unit_ms.unsigned_abs();
+        }
+    }
+    text
+}
+
+fn write_matchers(f: &mut Formatter<'_>, selector: &Selector) -> Result {
+    let name = selector.metric().filter(|name| is_name(name, true));
+    f.write_str(name.unwrap_or_default())?;
+    let rest: Vec<String> = selector
+        .matchers
+        .iter()
+        .filter(|matcher| !(name.is_some() && matcher.name == NAME && matches!(matcher.op, MatchOp::Equal(_))))
+        .map(matcher)
+        .collect();
+    if !rest.is_empty() || name.is_none() {
+        write!(f, "{{{}}}", rest.join(","))?;
+    }
+    Ok(())
+}
+
+fn matcher(matcher: &Matcher) -> String {
+    let name = label(&matcher.name);
+    match &matcher.op {
+        MatchOp::Equal(value) => format!("{name}={value:?}"),
+        MatchOp::NotEqual(value) => format!("{name}!={value:?}"),
+        MatchOp::Regex(regex) => format!("{name}=~{:?}", pattern(regex.as_str())),
+        MatchOp::NotRegex(regex) => format!("{name}!~{:?}", pattern(regex.as_str())),
+    }
+}
+
+/// What the user wrote, without the anchors that `Matcher::regex` adds.
+fn pattern(anchored: &str) -> &str {
+    anchored.strip_prefix("^(?s:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(anchored)
+}
+
+fn label(name: &str) -> String {
+    if is_name(name, false) { name.to_owned() } else { format!("{name:?}") }
+}
+
+/// Whether a name can stand unquoted; colons only in metric names.
+pub(super) fn is_name(name: &str, colon: bool) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colon && c == ':');
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn write_time(f: &mut Formatter<'_>, at: Option<At>, offset_ms: i64) -> Result {
+    match at {
+        Some(At::Start) => f.write_str(" @ start()")?,
+        Some(At::End) => f.write_str(" @ end()")?,
+        Some(At::Time(t)) => write!(f, " @ {:.3}", t as f64 / 1000.0)?,
+        None => {}
+    }
+    if offset_ms != 0 {
+        write!(f, " offset {}", duration(offset_ms))?;
+    }
+    Ok(())
+}
+
+fn write_subquery(f: &mut Formatter<'_>, subquery: &Subquery) -> Result {
+    let step = subquery.step_ms.map(duration).unwrap_or_default();
+    write!(f, "{}[{}:{step}]", subquery.expr, duration(subquery.range_ms))?;
+    write_time(f, subquery.at, subquery.offset_ms)
+}
+
+fn write_call(f: &mut Formatter<'_>, call: &Call) -> Result {
+    let args: Vec<String> = call.args.iter().map(ToString::to_string).collect();
+    write!(f, "{}({})", call.function, args.join(", "))
+}
+
+fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> Result {
+    write!(f, "{}", aggregate.op)?;
+    let Grouping { without, labels } = &aggregate.grouping;
+    if *without || !labels.is_empty() {
+        write!(f, " {} ({}) ", if *without { "without" } else { "by" }, names(labels))?;
+    }
+    match &aggregate.param {
+        Some(param) => write!(f, "({param}, {})", aggregate.expr),
+        None => write!(f, "({})", aggregate.expr),
+    }
+}
+
+fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> Result {
+    write!(f, "{} {}", binary.lhs, binary.op)?;
+    if binary.returns_bool {
+        f.write_str(" bool")?;
+    }
+    let matching = &binary.matching;
+    if matching.on || !matching.labels.is_empty() || matching.group != Group::OneToOne {
+        write!(f, " {} ({})", if matching.on { "on" } else { "ignoring" }, names(&matching.labels))?;
+    }
+    match &matching.group {
+        Group::OneToOne => {}
+        Group::Left(include) => write!(f, " group_left ({})", names(include))?,
+        Group::Right(include) => write!(f, " group_right ({})", names(include))?,
+    }
+    if let Some(value) = matching.fill_left {
+        write!(f, " fill_left ({})", number(value))?;
+    }
+    if let Some(value) = matching.fill_right {
+        write!(f, " fill_right ({})", number(value))?;
+    }
+    write!(f, " {}", binary.rhs)
+}
+
+fn names(labels: &[String]) -> String {
+    labels.iter().map(|name| label(name)).collect::<Vec<_>>().join(", ")
+}
