@@ -4,8 +4,11 @@
 //! same input gives the same bytes out. Public functions take slices and `Vec`, never the types of a numeric library.
 //! The server feeds these from `score`, `predict`, `decide` and `remedy`; the agent uses `logs` alone.
 
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod detect;
 pub mod failure;
+#[cfg(feature = "learn")]
 pub mod forecast;
 pub mod logs;
 pub mod placement;
