@@ -17,6 +17,22 @@ pub static REQUESTS_DENIED: LazyLock<IntCounterVec> =
 pub static CONNECTIONS_BROKEN: LazyLock<IntCounter> =
     LazyLock::new(|| counter("petrel_connections_broken_total", "Connections that ended in an error."));
 
+/// Rules evaluated.
+pub static RULE_EVALUATIONS: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_rule_evaluations_total", "Evaluations of rules."));
+
+/// Evaluations of rules that failed, by group. Their alerts keep their state.
+pub static RULE_FAILURES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_rule_failures_total", "Evaluations of rules that failed.", &["group"]));
+
+/// New alerts that found no room.
+pub static ALERTS_REFUSED: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_alerts_refused_total", "New alerts refused because too many are active."));
+
+/// Notices by receiver and what became of them: `sent`, `retried`, `refused`, `expired`, `dropped`.
+pub static NOTICES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_notices_total", "Notices, by receiver and outcome.", &["receiver", "outcome"]));
+
 fn counter(name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a constant of this file");
     default_registry().register(Box::new(counter.clone())).expect("each name of this file is registered once");

@@ -23,7 +23,8 @@ pub struct Alert {
     pub state: AlertState,
     /// How bad it is.
     pub level: Level,
-    /// The value of the rule's expression when last evaluated.
+    /// The value of the rule's expression when last evaluated. As JSON, what is not finite is a string: `"NaN"`, `"+Inf"`.
+    #[serde(with = "any_float")]
     pub value: f64,
     /// When the condition was first seen.
     pub active_at: Timestamp,
@@ -104,5 +105,34 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// JSON has no NaN and no infinity, and a rule's value may be either.
+mod any_float {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() {
+            serializer.serialize_f64(*value)
+        } else {
+            serializer.serialize_str(&crate::rules::template::format_number(*value))
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(value) => Ok(value),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Asks one rule at one time: its expression, then labels and annotations for each element of the answer.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use super::template::Scope;
 use super::{AlertRule, QueryFailed, QueryFn, Rule};
+use crate::query::source::Source;
+use crate::query::{self, Limits, Value};
 use crate::series::{Labels, NAME, Timestamp};
 
 /// Where and when rules are evaluated.
@@ -19,6 +22,28 @@ pub struct Surroundings<'a> {
     pub at: Timestamp,
     /// Most results; 0 for no limit.
     pub limit: usize,
+}
+
+/// A rule that takes longer than this would miss its next turns.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The expression gives a string or a range.
+#[derive(Debug, thiserror::Error)]
+#[error("the expression gives neither an instant vector nor a number; take a function or an index over it")]
+struct NotAVector;
+
+/// Answers an instant query over a source, as [`QueryFn`] wants it.
+///
+/// # Errors
+/// The text is no PromQL, its value is no vector or scalar, or the evaluation fails.
+pub fn ask(source: &dyn Source, text: &str, at: Timestamp) -> Result<Vec<(Labels, f64)>, QueryFailed> {
+    let limits = Limits { timeout: TIMEOUT, ..Limits::default() };
+    let expr = query::parse(text)?;
+    match query::instant(source, &expr, at, &limits)?.value {
+        Value::Vector(found) => Ok(found.into_iter().map(|one| (one.labels, one.sample.v)).collect()),
+        Value::Scalar(_, value) => Ok(vec![(Labels::empty(), value)]),
+        Value::Text(_) | Value::Matrix(_) => Err(Box::new(NotAVector)),
+    }
 }
 
 /// One condition that an alerting rule found.

@@ -262,13 +262,11 @@ impl Reader {
 
     /// The metrics that a sound expression reads.
     fn expression(&mut self, text: &Spanned<String>) -> Vec<String> {
-        match promql_parser::parser::parse(&text.value) {
-            Ok(expr) => metrics_of(&expr),
-            Err(error) => {
-                self.refuse(text.referenced, format!("`expr`: {}", first_line(&error)));
-                Vec::new()
-            }
+        if let Err(error) = crate::query::parse(&text.value) {
+            self.refuse(text.referenced, format!("`expr`: {}", first_line(&error.to_string())));
+            return Vec::new();
         }
+        promql_parser::parser::parse(&text.value).map(|expr| metrics_of(&expr)).unwrap_or_default()
     }
 }
 
@@ -384,7 +382,7 @@ groups:
 "#;
         let expected = expect_test::expect![[r"
             3:13: interval is 0; write for example 1m, or leave it out
-            6:11: `expr`: invalid promql query
+            6:11: `expr`: parse error: invalid promql query
             8:21: `1x` is not a label name: letters, digits and `_`, not a digit first, not `__name__`
             8:34: remark: severity `whatever` is not known and counts as warning; known are page, critical, P1, error, high, warning, P2, P3, info, none or emergency
             7:10: `for`: `soon` is not a duration; write for example 30s, 5m, 1h30m or 15d
