@@ -39,6 +39,25 @@ fn counter(name: &str, help: &str) -> IntCounter {
     counter
 }
 
+/// Log lines by what became of them: `accepted`, `duplicate`.
+pub static INGEST_LOG_LINES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_ingest_log_lines_total", "Log lines received, by outcome.", &["outcome"]));
+
+/// Log lines that gave way to later ones because of a limit.
+pub static STORE_LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_store_log_lines_dropped_total", "Log lines dropped because of a limit on lines, bytes or age.")
+});
+
+/// Names of metrics whose type and help found no room.
+pub static STORE_METADATA_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_store_metadata_dropped_total", "Metric metadata not kept because of the limit on names.")
+});
+
+/// Samples that a reader of the store's feed missed because it was behind.
+pub static STORE_TAP_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_store_tap_dropped_samples_total", "Accepted samples that scoring missed because it was behind.")
+});
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters =
         IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");

@@ -1,6 +1,34 @@
 //! Store: what was acknowledged is durable. SQLite files with one writer each, heads in memory, sealed chunks on disk.
 
+mod chunk;
 pub mod control;
+mod days;
+mod engine;
+mod head;
+mod index;
+mod journal;
+mod lock;
+pub mod loglines;
+pub mod marks;
+mod metadata;
+mod options;
+mod packed;
+mod record;
+mod seal;
+mod select;
+mod shared;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod varint;
+mod writer;
+
+use std::sync::Arc;
+
+pub use engine::{OpenStoreError, Store, StoreStats};
+pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
+pub use seal::MaintainError;
+pub use shared::AppendError;
 
 use petrel_agent::stream::protocol::Class;
 
@@ -17,6 +45,9 @@ pub struct Batch {
     /// The agent's place in its sequence; committed with the samples.
     pub mark: Option<Mark>,
 }
+
+/// Samples of one committed batch, as [`Store::tap`] passes them on.
+pub type Accepted = Arc<Vec<(Labels, Vec<Sample>)>>;
 
 /// A batch's place in an agent's sequence, from the headers of `petrel_agent::stream::protocol`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

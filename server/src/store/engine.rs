@@ -1,0 +1,379 @@
+//! The store's life: open (lock, load, replay), append, close. Sealing is in `seal`, reading in `select`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use rusqlite::OptionalExtension as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::{Control, ControlError, Migration};
+use super::days::{DayError, Days};
+use super::head::{Day, day_of};
+use super::index::SeriesId;
+use super::journal::{self, Position, ReplayError};
+use super::lock::{self, DirectoryLock, LockError};
+use super::marks::{self, HighMarks};
+use super::metadata::{self, Metadata};
+use super::options::StoreOptions;
+use super::record::RecordSeries;
+use super::seal::Maintenance;
+use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
+use super::writer::{Message, Request, Writer};
+use super::{Accepted, Batch, Committed, loglines, sqlite};
+use crate::series::Timestamp;
+
+/// Highest number of a journal file that was unlinked: numbers, and so positions, never come twice.
+const MIGRATION_FLOOR: Migration = (
+    "store-journal-floor-1",
+    "CREATE TABLE journal_floor (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT;",
+);
+
+/// Room for the writer's other messages beside a full queue.
+const QUEUE_SPARE: usize = 16;
+
+/// Samples, log lines and the control database of one data directory. Share it as `Arc<Store>`.
+pub struct Store {
+    pub(super) shared: Arc<Shared>,
+    pub(super) maintenance: Mutex<Maintenance>,
+    queue: RwLock<Option<SyncSender<Message>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// Another process uses the directory, or it cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The control database failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A samples file failed.
+    #[error(transparent)]
+    Day(#[from] DayError),
+    /// A journal failed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The directory cannot be listed, or the writer thread cannot be started.
+    #[error("data directory {dir} cannot be used")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Two files disagree about a series' number.
+    #[error(
+        "{path} gives number {id} to a series that has another one elsewhere; the data directory mixes files of two servers"
+    )]
+    SeriesConflict {
+        /// The file.
+        path: PathBuf,
+        /// The number.
+        id: SeriesId,
+    },
+}
+
+/// Sizes of a store, for telemetry and the console.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Series known.
+    pub series: u64,
+    /// Samples in memory.
+    pub head_samples: u64,
+    /// Journal files.
+    pub journals: u64,
+    /// Bytes of all files of the data directory.
+    pub disk_bytes: u64,
+    /// Bytes that the disk has left.
+    pub disk_bytes_free: u64,
+}
+
+impl Store {
+    /// Locks the directory, opens or creates its files, applies the store's own migrations and then those given, and replays the
+    /// journals. `now` is only used to leave alone what retention will unlink.
+    ///
+    /// # Errors
+    /// The directory is in use, or a file cannot be read.
+    pub fn open(
+        dir: &Path,
+        options: StoreOptions,
+        migrations: &[Migration],
+        now: Timestamp,
+    ) -> Result<Arc<Store>, OpenStoreError> {
+        let lock = lock::lock(dir)?;
+        let unusable = |source| OpenStoreError::Directory { dir: dir.to_owned(), source };
+        let own = [MIGRATION_FLOOR, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
+        let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
+        let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
+        let days = Days::open(dir).map_err(unusable)?;
+        let shared = Shared::new(dir.to_owned(), options, control, days);
+        load_days(&shared)?;
+        let journals = journal::list(dir).map_err(unusable)?;
+        let marks = replay(&shared, &journals)?;
+        *shared.metadata.lock().unwrap_or_else(PoisonError::into_inner) = Metadata::load(&shared.control)?;
+        let shared = Arc::new(shared);
+        let (sender, receiver) = sync_channel(QUEUE_BATCHES_MAX + QUEUE_SPARE);
+        let writer = Writer::new(Arc::clone(&shared), marks);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(unusable)?;
+        Ok(Arc::new(Store {
+            shared,
+            maintenance: Mutex::new(Maintenance::new(now)),
+            queue: RwLock::new(Some(sender)),
+            writer: Mutex::new(Some(thread)),
+            lock: Mutex::new(Some(lock)),
+        }))
+    }
+
+    /// Commits a batch; returns once it is synced to disk and visible to queries. Never blocks the caller's thread: a full
+    /// queue is refused.
+    ///
+    /// # Errors
+    /// Nothing of the batch was stored; [`AppendError::is_transient`] says whether to send it again.
+    pub async fn append(&self, batch: Batch, now: Timestamp) -> Result<Committed, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(batch, now, move |result| {
+            // A caller that went away does not need the answer.
+            let _ = reply.send(result);
+        })?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// As [`Store::append`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_blocking(&self, batch: Batch, now: Timestamp) -> Result<Committed, AppendError> {
+        let (reply, answer) = sync_channel(1);
+        self.submit(batch, now, move |result| {
+            let _ = reply.send(result);
+        })?;
+        answer.recv().unwrap_or(Err(AppendError::Closed))
+    }
+
+    fn submit(
+        &self,
+        batch: Batch,
+        now: Timestamp,
+        reply: impl FnOnce(Result<Committed, AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queue.as_ref() else { return Err(AppendError::Closed) };
+        self.shared.enter_queue(&batch)?;
+        let request = Request { batch, now, reply: Box::new(reply) };
+        queue.try_send(Message::Append(request)).map_err(|refused| match refused {
+            TrySendError::Full(message) => {
+                self.leave_queue(&message);
+                AppendError::QueueFull { batches: QUEUE_BATCHES_MAX }
+            }
+            TrySendError::Disconnected(message) => {
+                self.leave_queue(&message);
+                AppendError::Closed
+            }
+        })
+    }
+
+    fn leave_queue(&self, message: &Message) {
+        if let Message::Append(request) = message {
+            self.shared.leave_queue(&request.batch);
+        }
+    }
+
+    /// Ends the journal file that is being written, when the writer comes to it.
+    pub(super) fn rotate(&self) {
+        if let Some(queue) = self.queue.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            // A writer that is gone has no file to end.
+            let _ = queue.send(Message::Rotate);
+        }
+    }
+
+    /// The control database.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.shared.control
+    }
+
+    /// Settings in force.
+    pub fn options(&self) -> &StoreOptions {
+        &self.shared.options
+    }
+
+    /// A feed of what is accepted from now on, each item after its commit. It never delays a commit: a reader that is more than
+    /// `groups_max` items behind misses some, which `petrel_store_tap_dropped_samples_total` counts. Late samples are
+    /// in it too; the reader compares their times with what it has seen.
+    pub fn tap(&self, groups_max: usize) -> mpsc::Receiver<Accepted> {
+        self.shared.add_tap(groups_max)
+    }
+
+    /// Sizes as they are now. O(series).
+    pub fn stats(&self) -> StoreStats {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let series = index.len() as u64;
+        let head_samples = index.iter().map(|series| series.head().len() as u64).sum();
+        drop(index);
+        let files = std::fs::read_dir(&self.shared.dir).into_iter().flatten().filter_map(Result::ok);
+        let disk_bytes = files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
+        StoreStats {
+            series,
+            head_samples,
+            journals: journal::list(&self.shared.dir).map_or(0, |journals| journals.len() as u64),
+            disk_bytes,
+            disk_bytes_free: self.shared.free_bytes().unwrap_or(0),
+        }
+    }
+
+    /// Stops accepting, finishes what is queued, closes the files and gives the directory free. What is in memory is in the
+    /// journals and comes back at the next start. Further calls do nothing.
+    pub fn close(&self) {
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("store writer ended by a panic; what it acknowledged is in the journals");
+        }
+        self.shared.write_metadata();
+        self.shared.days.close_idle();
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Writes what senders told about metrics; on failure it is written at the next call.
+    pub(super) fn write_metadata(&self) {
+        let rows = self.metadata.lock().unwrap_or_else(PoisonError::into_inner).take_unwritten();
+        if let Err(error) = metadata::write(&self.control, &rows) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "metric metadata is not written yet");
+            self.metadata.lock().unwrap_or_else(PoisonError::into_inner).not_written(rows);
+        }
+    }
+}
+
+/// Puts the series of all samples files into the index.
+fn load_days(shared: &Shared) -> Result<(), OpenStoreError> {
+    let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
+    for file in shared.days.all() {
+        for (id, labels) in file.series()? {
+            let series = index
+                .restore(id, &labels)
+                .ok_or_else(|| OpenStoreError::SeriesConflict { path: file.path.clone(), id })?;
+            series.head().add_day(file.day);
+        }
+    }
+    Ok(())
+}
+
+/// Puts back into the heads what is in the journals and not in the samples files; returns the marks of all files.
+fn replay(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMarks, OpenStoreError> {
+    let floor: Option<i64> =
+        shared.control.read(|c| c.query_row("SELECT number FROM journal_floor", [], |row| row.get(0)).optional())?;
+    let mut number_last = floor.unwrap_or(0) as u64;
+    let mut sealed: HashMap<(SeriesId, Day), Position> = HashMap::new();
+    let oldest = journals.first().map_or(u64::MAX >> 1, |(number, _)| journal::first_position(*number));
+    for file in shared.days.all() {
+        for (id, through) in file.sealed(oldest.min(i64::MAX as u64))? {
+            number_last = number_last.max(journal::file_of(through));
+            sealed.insert((id, file.day), through);
+        }
+    }
+    let mut marks = HighMarks::default();
+    shared.control.read(marks::load)?.iter().for_each(|mark| marks.raise(mark));
+    for (number, path) in journals {
+        let mut conflict = None;
+        let of_file = journal::replay(path, |position, record| {
+            if conflict.is_none() {
+                conflict = restore(shared, &sealed, position, record);
+            }
+        })?;
+        if let Some(id) = conflict {
+            return Err(OpenStoreError::SeriesConflict { path: path.clone(), id });
+        }
+        for mark in &of_file {
+            marks.raise(mark);
+        }
+        number_last = number_last.max(*number);
+    }
+    shared.set_active_journal(number_last + 1);
+    Ok(marks)
+}
+
+/// Applies one record; returns the number of a series that cannot be.
+fn restore(
+    shared: &Shared,
+    sealed: &HashMap<(SeriesId, Day), Position>,
+    position: Position,
+    record: Vec<RecordSeries>,
+) -> Option<SeriesId> {
+    for entry in record {
+        let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
+        let series = match &entry.labels {
+            Some(labels) => index.restore(entry.id, labels),
+            None => index.by_id(entry.id).cloned(),
+        };
+        drop(index);
+        let Some(series) = series else { return Some(entry.id) };
+        let mut head = series.head();
+        for sample in entry.samples {
+            let through = sealed.get(&(entry.id, day_of(sample.t)));
+            if through.is_none_or(|through| *through < position) {
+                head.insert(sample, position);
+            }
+        }
+    }
+    None
+}
+
+/// Moves the marks of a journal file to `control.db` and unlinks the file. In this order: at every instant a file holds them.
+pub(super) fn retire(shared: &Shared, number: u64, path: &Path) -> Result<(), RetireError> {
+    let marks = journal::load_marks(path).map_err(|source| RetireError::Marks { path: path.to_owned(), source })?;
+    shared.control.write(|tx| {
+        for mark in &marks {
+            marks::raise(tx, mark)?;
+        }
+        tx.execute(
+            "INSERT INTO journal_floor (one, number) VALUES (1, ?1)
+             ON CONFLICT (one) DO UPDATE SET number = max(number, excluded.number)",
+            [number as i64],
+        )
+    })?;
+    sqlite::unlink(path).map_err(|source| RetireError::Unlink { path: path.to_owned(), source })
+}
+
+/// Why a journal file could not be unlinked; it stays and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum RetireError {
+    /// Its marks cannot be read.
+    #[error("marks of journal {path} cannot be read")]
+    Marks {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's word.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Its marks cannot be written.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The file system refuses.
+    #[error("journal {path} cannot be unlinked")]
+    Unlink {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+}

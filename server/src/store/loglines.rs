@@ -1,0 +1,187 @@
+//! Log lines that hosts sent, kept in `control.db` within a number and a size. They are few: agents send only lines that are new
+//! or severe.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Transaction, params};
+
+use super::control::{ControlError, Migration};
+use super::engine::Store;
+use super::{Mark, marks};
+use crate::series::Timestamp;
+use crate::telemetry;
+
+/// The table of this file in `control.db`.
+pub const MIGRATION: Migration = (
+    "store-loglines-1",
+    "CREATE TABLE log_line (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, t INTEGER NOT NULL, host TEXT NOT NULL, source TEXT NOT NULL,
+        severity INTEGER NOT NULL, template_id TEXT NOT NULL, template TEXT NOT NULL, body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX log_line_by_host ON log_line (host, t);
+    CREATE INDEX log_line_by_time ON log_line (t);
+    CREATE TABLE log_size (one INTEGER PRIMARY KEY CHECK (one = 1), lines INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    INSERT INTO log_size (one, lines, bytes) VALUES (1, 0, 0);",
+);
+
+/// Longest body kept, in bytes.
+const BODY_BYTES_MAX: usize = 8_192;
+/// Lines dropped at once when a limit is met, so that not every insert deletes.
+const DROP_LINES: i64 = 1_000;
+/// Most lines that one question gets.
+const RECENT_MAX: usize = 10_000;
+
+/// One log line of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was written.
+    pub t: Timestamp,
+    /// Host name, as in `instance`.
+    pub host: String,
+    /// File path, `journal` or `kmsg`.
+    pub source: String,
+    /// OpenTelemetry's severity number, 1 to 24; 0 where unknown. 9 is info, 13 warning, 17 error, 21 fatal.
+    pub severity: i32,
+    /// Identity of its template, empty where the sender has none.
+    pub template_id: String,
+    /// The template's text.
+    pub template: String,
+    /// The line.
+    pub body: String,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    /// Of this host alone.
+    pub host: Option<String>,
+    /// Of at least this severity.
+    pub severity_min: i32,
+    /// Of this template alone.
+    pub template_id: Option<String>,
+    /// Containing this text.
+    pub contains: Option<String>,
+    /// From this instant on.
+    pub from: Option<Timestamp>,
+    /// Up to this instant.
+    pub to: Option<Timestamp>,
+}
+
+impl Store {
+    /// Commits log lines with the mark of their batch, synced to disk. `false` where the batch had been committed before.
+    /// Beyond the limits of lines, bytes and age the oldest lines give way. Blocks on disk.
+    ///
+    /// # Errors
+    /// Nothing of it was kept.
+    pub fn append_logs(&self, lines: &[LogLine], mark: Option<&Mark>, now: Timestamp) -> Result<bool, ControlError> {
+        let options = &self.shared.options;
+        let oldest = options.retention.map(|kept| now - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        let dropped = AtomicU64::new(0);
+        let stored = self.shared.control.write(|tx| {
+            if let Some(mark) = mark
+                && !marks::commit_mark(tx, mark)?
+            {
+                return Ok(false);
+            }
+            insert(tx, lines)?;
+            let limits = (options.log_lines_max as i64, options.log_bytes_max as i64);
+            dropped.store(bound(tx, limits, oldest)?, Ordering::Relaxed);
+            Ok(true)
+        })?;
+        let outcome = if stored { "accepted" } else { "duplicate" };
+        telemetry::INGEST_LOG_LINES.with_label_values(&[outcome]).inc_by(lines.len() as u64);
+        telemetry::STORE_LOG_LINES_DROPPED.inc_by(dropped.into_inner());
+        Ok(stored)
+    }
+
+    /// The latest lines that fulfil a filter, latest first. Blocks on disk.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn recent_logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<LogLine>, ControlError> {
+        self.shared.control.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT t, host, source, severity, template_id, template, body FROM log_line
+                 WHERE (?1 IS NULL OR host = ?1) AND severity >= ?2 AND (?3 IS NULL OR template_id = ?3)
+                   AND (?4 IS NULL OR instr(body, ?4) > 0) AND t >= ?5 AND t <= ?6
+                 ORDER BY t DESC, id DESC LIMIT ?7",
+            )?;
+            let rows = statement.query_map(
+                params![
+                    filter.host,
+                    filter.severity_min,
+                    filter.template_id,
+                    filter.contains,
+                    filter.from.unwrap_or(i64::MIN),
+                    filter.to.unwrap_or(i64::MAX),
+                    limit.min(RECENT_MAX) as i64
+                ],
+                |row| {
+                    Ok(LogLine {
+                        t: row.get(0)?,
+                        host: row.get(1)?,
+                        source: row.get(2)?,
+                        severity: row.get(3)?,
+                        template_id: row.get(4)?,
+                        template: row.get(5)?,
+                        body: row.get(6)?,
+                    })
+                },
+            )?;
+            rows.collect()
+        })
+    }
+}
+
+fn insert(tx: &Transaction<'_>, lines: &[LogLine]) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO log_line (t, host, source, severity, template_id, template, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut bytes = 0;
+    for line in lines {
+        let end = (0..=line.body.len().min(BODY_BYTES_MAX)).rev().find(|&end| line.body.is_char_boundary(end));
+        let body = &line.body[..end.unwrap_or(0)];
+        bytes += body.len() as i64;
+        statement.execute(params![
+            line.t,
+            line.host,
+            line.source,
+            line.severity,
+            line.template_id,
+            line.template,
+            body
+        ])?;
+    }
+    tx.execute("UPDATE log_size SET lines = lines + ?1, bytes = bytes + ?2", params![lines.len() as i64, bytes])?;
+    Ok(())
+}
+
+/// Drops the lines received first while there are too many, too large or too old ones; returns how many.
+fn bound(tx: &Transaction<'_>, limits: (i64, i64), oldest: Option<Timestamp>) -> rusqlite::Result<u64> {
+    let mut dropped = 0;
+    if let Some(oldest) = oldest {
+        dropped += forget(tx, "SELECT id FROM log_line WHERE t < ?1 ORDER BY t LIMIT ?2", oldest)?;
+    }
+    loop {
+        let (lines, bytes): (i64, i64) =
+            tx.query_row("SELECT lines, bytes FROM log_size", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if lines == 0 || (lines <= limits.0 && bytes <= limits.1) {
+            return Ok(dropped);
+        }
+        dropped += forget(tx, "SELECT id FROM log_line WHERE id > ?1 ORDER BY id LIMIT ?2", 0)?;
+    }
+}
+
+fn forget(tx: &Transaction<'_>, ids: &str, bound: i64) -> rusqlite::Result<u64> {
+    let (lines, bytes): (i64, i64) = tx.query_row(
+        &format!("SELECT count(*), coalesce(sum(octet_length(body)), 0) FROM log_line WHERE id IN ({ids})"),
+        [bound, DROP_LINES],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if lines > 0 {
+        tx.execute(&format!("DELETE FROM log_line WHERE id IN ({ids})"), [bound, DROP_LINES])?;
+        tx.execute("UPDATE log_size SET lines = lines - ?1, bytes = bytes - ?2", [lines, bytes])?;
+    }
+    Ok(lines as u64)
+}

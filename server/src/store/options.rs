@@ -1,0 +1,130 @@
+//! What can be set about the store, as written and as checked.
+
+use std::time::Duration;
+
+use petrel_agent::units::{Bytes, Span};
+use serde::{Deserialize, Serialize};
+
+/// The `store` section of the server's config, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStoreOptions {
+    /// How long samples are kept: a duration such as `15d`, or `off` to keep them all and take samples of any age.
+    pub retention: String,
+    /// Free space on the data directory's disk below which samples are refused, so that alerts and runs can still be recorded.
+    pub disk_reserve: Bytes,
+    /// Most series that are kept; samples of further ones are refused.
+    pub series_max: u64,
+    /// Most bytes of journals; above it the oldest are sealed early. It bounds the time of a start after a crash.
+    pub journal_bytes_max: Bytes,
+    /// Most log lines that are kept.
+    pub log_lines_max: u64,
+    /// Most bytes of log lines that are kept.
+    pub log_bytes_max: Bytes,
+}
+
+impl Default for RawStoreOptions {
+    fn default() -> RawStoreOptions {
+        RawStoreOptions {
+            retention: "15d".to_owned(),
+            disk_reserve: Bytes(256 << 20),
+            series_max: 2_000_000,
+            journal_bytes_max: Bytes(256 << 20),
+            log_lines_max: 1_000_000,
+            log_bytes_max: Bytes(256 << 20),
+        }
+    }
+}
+
+/// A value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreOptionsError {
+    /// Not a duration and not `off`.
+    #[error("store.retention: `{found}` is neither a duration of at least 1h nor `off`; write for example 15d")]
+    Retention {
+        /// What was written.
+        found: String,
+    },
+    /// A limit of nothing.
+    #[error("store.{key} must be at least {min}")]
+    TooSmall {
+        /// Which key.
+        key: &'static str,
+        /// The least that is allowed.
+        min: u64,
+    },
+}
+
+/// Checked settings of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How long samples are kept; `None` keeps all and takes samples of any age.
+    pub retention: Option<Duration>,
+    /// Free bytes on disk below which samples are refused.
+    pub disk_reserve_bytes: u64,
+    /// Most series.
+    pub series_max: usize,
+    /// Bytes of journals above which the oldest are sealed early.
+    pub journal_bytes_max: u64,
+    /// Most log lines kept.
+    pub log_lines_max: u64,
+    /// Most bytes of log lines kept.
+    pub log_bytes_max: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        RawStoreOptions::default().check().expect("the defaults are allowed, as a test shows")
+    }
+}
+
+impl RawStoreOptions {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn check(&self) -> Result<StoreOptions, StoreOptionsError> {
+        let at_least = |key, value: u64, min| {
+            if value < min { Err(StoreOptionsError::TooSmall { key, min }) } else { Ok(value) }
+        };
+        Ok(StoreOptions {
+            retention: parse_retention(&self.retention)?,
+            disk_reserve_bytes: self.disk_reserve.0,
+            series_max: at_least("series_max", self.series_max, 1)? as usize,
+            journal_bytes_max: at_least("journal_bytes_max", self.journal_bytes_max.0, 1 << 20)?,
+            log_lines_max: at_least("log_lines_max", self.log_lines_max, 1)?,
+            log_bytes_max: at_least("log_bytes_max", self.log_bytes_max.0, 1 << 16)?,
+        })
+    }
+}
+
+/// Reads `off` or a duration of at least an hour, as `--retention` and `store.retention` take it.
+///
+/// # Errors
+/// It is neither.
+pub fn parse_retention(text: &str) -> Result<Option<Duration>, StoreOptionsError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.parse::<Span>() {
+        Ok(Span(span)) if span >= Duration::from_secs(3600) => Ok(Some(span)),
+        _ => Err(StoreOptionsError::Retention { found: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        let options = StoreOptions::default();
+        assert_eq!((options.retention, options.series_max), (Some(Duration::from_secs(15 * 86_400)), 2_000_000));
+        assert_eq!(parse_retention("off"), Ok(None));
+        for wrong in ["", "5m", "never", "-1d"] {
+            assert!(parse_retention(wrong).unwrap_err().to_string().contains("store.retention"), "{wrong}");
+        }
+        let none = RawStoreOptions { series_max: 0, ..RawStoreOptions::default() };
+        assert_eq!(none.check(), Err(StoreOptionsError::TooSmall { key: "series_max", min: 1 }));
+    }
+}

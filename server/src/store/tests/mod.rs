@@ -1,0 +1,4 @@
+//! Tests of the store that are larger than one file's own.
+
+mod chunk;
+mod engine;

@@ -1,0 +1,275 @@
+//! The writer thread: the only one that accepts samples. It commits what waits in the queue as one group, and only then
+//! changes the heads, feeds the taps and answers. Nothing is acknowledged that is not synced to disk.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, PoisonError};
+
+use tracing::{error, warn};
+
+use super::index::Series;
+use super::journal::Journal;
+use super::marks::HighMarks;
+use super::record::RecordWriter;
+use super::shared::{AppendError, Shared};
+use super::{Batch, Committed, Mark, Refused, RefusedReason, sqlite};
+use crate::series::{Sample, Timestamp};
+use crate::telemetry;
+
+/// Samples that may be ahead of the server's clock, DESIGN section 5 «Time».
+const FUTURE_MS_MAX: i64 = 600_000;
+/// Size at which a group is committed although more waits: about 8 MB, where SQLite's rate of commits was best.
+const GROUP_SAMPLES_MAX: usize = 400_000;
+/// Size at which a journal file is ended. Small enough that one long-lived head does not hold much back.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// What the writer thread is told.
+pub enum Message {
+    /// Commit a batch.
+    Append(Request),
+    /// End the journal file that is being written, so that it can be unlinked once its samples are sealed.
+    Rotate,
+}
+
+/// One batch on its way.
+pub struct Request {
+    /// The batch.
+    pub batch: Batch,
+    /// The server's clock when it came.
+    pub now: Timestamp,
+    /// Called once, after the commit or its failure.
+    pub reply: Box<dyn FnOnce(Result<Committed, AppendError>) + Send>,
+}
+
+/// A batch after its series were found.
+struct Prepared {
+    committed: Committed,
+    accepted: Vec<(Arc<Series>, Vec<Sample>)>,
+    mark: Option<Mark>,
+    told: Vec<(String, crate::query::source::MetricMetadata)>,
+    reply: Box<dyn FnOnce(Result<Committed, AppendError>) + Send>,
+}
+
+/// The thread's own state.
+pub struct Writer {
+    shared: Arc<Shared>,
+    marks: HighMarks,
+    journal: Option<Journal>,
+}
+
+impl Writer {
+    /// A writer that will begin with the shared state's active journal number.
+    pub fn new(shared: Arc<Shared>, marks: HighMarks) -> Writer {
+        Writer { shared, marks, journal: None }
+    }
+
+    /// Works until all senders are gone and the queue is empty.
+    pub fn run(mut self, queue: &Receiver<Message>) {
+        while let Ok(first) = queue.recv() {
+            let mut group = Vec::new();
+            let mut rotate = false;
+            let mut samples = 0;
+            let mut next = Ok(first);
+            loop {
+                match next {
+                    Ok(Message::Append(request)) => {
+                        samples += self.shared.leave_queue(&request.batch);
+                        group.push(request);
+                    }
+                    Ok(Message::Rotate) => rotate = true,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+                if rotate || samples >= GROUP_SAMPLES_MAX {
+                    break;
+                }
+                next = queue.try_recv();
+            }
+            self.commit(group);
+            if rotate {
+                self.rotate();
+            }
+        }
+    }
+
+    fn rotate(&mut self) {
+        if self.journal.take().is_some() {
+            self.shared.next_journal();
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Request>) {
+        if group.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Series are forgotten only while no group is between being prepared and being applied.
+        let _gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(refused) = shared.check_disk().and_then(|()| self.open_journal()) {
+            for request in group {
+                (request.reply)(Err(refused.clone()));
+            }
+            return;
+        }
+        let mut record = RecordWriter::default();
+        let mut declared = Vec::new();
+        let mut raised: HashMap<(String, String), Mark> = HashMap::new();
+        let mut ready = Vec::new();
+        for request in group {
+            if let Some(mark) = &request.batch.mark
+                && self.marks.is_full_for(mark)
+            {
+                (request.reply)(Err(AppendError::TooManyAgents));
+                continue;
+            }
+            ready.push(self.prepare(request, &mut raised));
+        }
+        let number = shared.active_journal();
+        for (series, samples) in ready.iter().flat_map(|prepared| &prepared.accepted) {
+            let is_new = !series.is_declared_in(number);
+            record.push(series.id, is_new.then_some(&series.labels), samples);
+            if is_new {
+                series.declare_in(number);
+                declared.push(Arc::clone(series));
+            }
+        }
+        let marks: Vec<Mark> = raised.into_values().collect();
+        match self.append(record, &marks) {
+            Ok(position) => {
+                for mark in &marks {
+                    self.marks.raise(mark);
+                }
+                for prepared in ready {
+                    apply(&shared, prepared, position);
+                }
+            }
+            Err(failed) => {
+                for series in &declared {
+                    series.declare_in(0);
+                }
+                for prepared in ready {
+                    (prepared.reply)(Err(failed.clone()));
+                }
+            }
+        }
+        if self.journal.as_ref().is_some_and(|journal| journal.bytes >= JOURNAL_BYTES_MAX) {
+            self.rotate();
+        }
+    }
+
+    fn open_journal(&mut self) -> Result<(), AppendError> {
+        if self.journal.is_none() {
+            let number = self.shared.active_journal();
+            match Journal::create(&self.shared.dir, number) {
+                Ok(journal) => self.journal = Some(journal),
+                Err(source) => {
+                    // What was begun of the file stays out of the way: the next attempt takes the next number.
+                    self.shared.next_journal();
+                    return Err(self.failed(source));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, record: RecordWriter, marks: &[Mark]) -> Result<u64, AppendError> {
+        let body = if record.is_empty() {
+            Vec::new()
+        } else {
+            record.finish().map_err(|source| AppendError::Encode { source: Arc::new(source) })?
+        };
+        let Some(journal) = self.journal.as_mut() else { return Err(AppendError::Closed) };
+        if body.is_empty() && marks.is_empty() {
+            return Ok(0);
+        }
+        journal.append(&body, marks).map_err(|source| {
+            let failed = self.failed(source);
+            // After a failed sync the kernel may have dropped pages of this log that it will not report again, so nothing
+            // more is added to it. A full disk is different: SQLite undid the transaction and knows what the log has.
+            if !matches!(failed, AppendError::DiskFull { .. }) {
+                error!(error = &failed as &dyn std::error::Error, "journal commit failed; a new file is begun");
+                self.rotate();
+            }
+            failed
+        })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> AppendError {
+        let dir = self.shared.dir.clone();
+        if sqlite::is_disk_full(&source) {
+            warn!(dir = %dir.display(), "disk full: samples are refused, agents keep them");
+            AppendError::DiskFull { dir, source: Arc::new(source) }
+        } else {
+            AppendError::Journal { dir, source: Arc::new(source) }
+        }
+    }
+
+    fn prepare(&self, request: Request, raised: &mut HashMap<(String, String), Mark>) -> Prepared {
+        let Request { batch, now, reply } = request;
+        let Batch { series, metadata, mark } = batch;
+        let mut prepared =
+            Prepared { committed: Committed::default(), accepted: Vec::new(), mark: None, told: Vec::new(), reply };
+        if let Some(mark) = mark {
+            let key = (mark.agent.clone(), format!("{} {}", mark.epoch, mark.class.as_str()));
+            if self.marks.contains(&mark) || raised.get(&key).is_some_and(|high| high.seq >= mark.seq) {
+                prepared.committed.duplicate = true;
+                telemetry::INGEST_SAMPLES
+                    .with_label_values(&["duplicate"])
+                    .inc_by(series.iter().map(|(_, samples)| samples.len() as u64).sum());
+                return prepared;
+            }
+            raised.insert(key, mark.clone());
+            prepared.mark = Some(mark);
+        }
+        let allowed = self.shared.allowed(now, FUTURE_MS_MAX);
+        for ((labels, mut samples), found) in self.shared.resolve(series) {
+            let mut refuse = |sample: &Sample, reason| {
+                prepared.committed.refused.push(Refused { labels: labels.clone(), sample: *sample, reason });
+            };
+            let Some(found) = found else {
+                for sample in &samples {
+                    refuse(sample, RefusedReason::SeriesLimit);
+                }
+                continue;
+            };
+            samples.retain(|sample| match allowed.check(sample.t) {
+                None => true,
+                Some(reason) => {
+                    refuse(sample, reason);
+                    false
+                }
+            });
+            prepared.committed.accepted += samples.len() as u64;
+            if !samples.is_empty() {
+                prepared.accepted.push((found, samples));
+            }
+        }
+        prepared.told = metadata;
+        prepared
+    }
+}
+
+/// Makes a committed batch visible, then answers its sender.
+fn apply(shared: &Shared, prepared: Prepared, position: u64) {
+    for (series, samples) in &prepared.accepted {
+        let mut head = series.head();
+        for sample in samples {
+            head.insert(*sample, position);
+        }
+    }
+    shared.learn(prepared.told);
+    let count = |outcome: &str, samples: u64| {
+        if samples > 0 {
+            telemetry::INGEST_SAMPLES.with_label_values(&[outcome]).inc_by(samples);
+        }
+    };
+    count("accepted", prepared.committed.accepted);
+    for (reason, outcome) in [
+        (RefusedReason::Future, "future"),
+        (RefusedReason::TooOld, "too_old"),
+        (RefusedReason::SeriesLimit, "series_limit"),
+    ] {
+        count(outcome, prepared.committed.refused.iter().filter(|refused| refused.reason == reason).count() as u64);
+    }
+    shared.feed_taps(prepared.accepted);
+    (prepared.reply)(Ok(prepared.committed));
+}
