@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{IntCounter, IntCounterVec, Opts, default_registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 
 /// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
@@ -32,6 +32,20 @@ pub static ALERTS_REFUSED: LazyLock<IntCounter> =
 /// Notices by receiver and what became of them: `sent`, `retried`, `refused`, `expired`, `dropped`.
 pub static NOTICES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_notices_total", "Notices, by receiver and outcome.", &["receiver", "outcome"]));
+
+/// Samples by what the scorer did with them: `scored`, `warmup`, `late`, `unusable`, `series_limit`; `dropped_scores` are
+/// small scores that found no room before the next tick.
+pub static SCORE_SAMPLES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_score_samples_total", "Samples seen by the scorer, by outcome.", &["outcome"]));
+
+/// Series that have a detector.
+pub static SCORE_SERIES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_score_series", "Series that have a detector."));
+
+/// Learned state that could not be read or written, by `operation`.
+pub static SCORE_STATE_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_score_state_failures_total", "Learned state that could not be read or written.", &["operation"])
+});
 
 fn counter(name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a constant of this file");
@@ -63,4 +77,10 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");
     default_registry().register(Box::new(counters.clone())).expect("each name of this file is registered once");
     counters
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("the name is a constant of this file");
+    default_registry().register(Box::new(gauge.clone())).expect("each name of this file is registered once");
+    gauge
 }

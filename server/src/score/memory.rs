@@ -1,0 +1,117 @@
+//! What the detectors learned, in control.db, so that a restart does not make the server forget what is normal.
+//!
+//! Series are spread over shards by a hash of their labels; one shard is one row and one commit, and a few are written at
+//! each tick, so that saving never holds the database for long. A lost save costs minutes of learning, nothing else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Tracked;
+use crate::series::{Labels, Timestamp};
+use crate::store::control::{Control, ControlError, Migration};
+use crate::telemetry;
+
+/// Tables of the scorer.
+pub const MIGRATIONS: &[Migration] = &[(
+    "score-1",
+    "CREATE TABLE score_state (
+         shard INTEGER PRIMARY KEY,
+         version INTEGER NOT NULL,
+         saved_at INTEGER NOT NULL,
+         series BLOB NOT NULL
+     ) STRICT",
+)];
+
+/// Version of the blobs. Another version is not read: detectors then start anew, which is said in the log.
+const VERSION: i64 = 1;
+/// At 200,000 series a shard is about 3,000 of them and 1 MB.
+const SHARDS: u64 = 64;
+
+/// One series in a blob.
+type Entry = (Vec<(String, String)>, Tracked);
+
+/// Where the learned state is kept.
+pub struct Memory {
+    control: Arc<Control>,
+    shard_next: u64,
+}
+
+impl Memory {
+    /// Reads what was saved, `series_max` at most.
+    pub fn open(control: Arc<Control>, series_max: usize) -> Result<(Memory, HashMap<Labels, Tracked>), ControlError> {
+        let rows: Vec<(i64, Vec<u8>)> = control.read(|connection| {
+            let mut statement = connection.prepare("SELECT version, series FROM score_state ORDER BY shard")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })?;
+        let mut series = HashMap::new();
+        for (version, blob) in rows {
+            let entries: Vec<Entry> = match postcard::from_bytes(&blob) {
+                Ok(entries) if version == VERSION => entries,
+                _ => {
+                    telemetry::SCORE_STATE_FAILURES.with_label_values(&["read"]).inc();
+                    tracing::warn!(version, "saved detectors cannot be read; they learn anew");
+                    continue;
+                }
+            };
+            let room = series_max.saturating_sub(series.len());
+            series.extend(entries.into_iter().take(room).map(|(pairs, tracked)| (Labels::new(pairs), tracked)));
+        }
+        Ok((Memory { control, shard_next: 0 }, series))
+    }
+
+    /// Saves the next shards in turn: all of them within `parts` calls. A failure is counted and tried again a turn later.
+    pub fn save_some(&mut self, series: &HashMap<Labels, Tracked>, parts: i64, now: Timestamp) {
+        let count = SHARDS.div_ceil(u64::try_from(parts).unwrap_or(1).max(1));
+        let from = self.shard_next;
+        self.shard_next = (from + count) % SHARDS;
+        if let Err(error) = self.save(series, (from, count), now) {
+            telemetry::SCORE_STATE_FAILURES.with_label_values(&["write"]).inc();
+            tracing::warn!(%error, source = ?std::error::Error::source(&error), "detectors cannot be saved");
+        }
+    }
+
+    /// Saves all shards.
+    pub fn save_all(&mut self, series: &HashMap<Labels, Tracked>, now: Timestamp) -> Result<(), ControlError> {
+        self.save(series, (0, SHARDS), now)
+    }
+
+    fn save(
+        &self,
+        series: &HashMap<Labels, Tracked>,
+        (from, count): (u64, u64),
+        now: Timestamp,
+    ) -> Result<(), ControlError> {
+        let mut shards: Vec<Vec<Entry>> = vec![Vec::new(); count as usize];
+        for (labels, tracked) in series {
+            let place = (shard_of(labels) + SHARDS - from) % SHARDS;
+            if place < count {
+                let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                shards[place as usize].push((pairs, tracked.clone()));
+            }
+        }
+        for (place, entries) in shards.iter().enumerate() {
+            let shard = ((from + place as u64) % SHARDS) as i64;
+            let blob =
+                postcard::to_allocvec(entries).expect("plain values and sequences of known length always encode");
+            self.control.write(|transaction| {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO score_state (shard, version, saved_at, series) VALUES (?1, ?2, ?3, ?4)",
+                    (shard, VERSION, now, &blob),
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a over the labels: the same shard in every run and on every machine, which the standard hasher does not promise.
+fn shard_of(labels: &Labels) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for (name, value) in labels.iter() {
+        for byte in name.bytes().chain([0]).chain(value.bytes()).chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash % SHARDS
+}
