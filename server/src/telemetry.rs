@@ -9,6 +9,10 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
+/// Queries of the Prometheus API by outcome: `ok`, the API's error types, `refused`.
+pub static QUERIES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_queries_total", "Queries by outcome.", &["outcome"]));
+
 /// Requests turned away before any handler, by reason.
 pub static REQUESTS_DENIED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_requests_denied_total", "Requests turned away, by reason.", &["reason"]));

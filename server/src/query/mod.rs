@@ -29,3 +29,5 @@ pub use print::number;
 
 #[cfg(test)]
 mod scenarios;
+#[cfg(test)]
+pub(crate) use scenarios::memory::Memory;

@@ -11,7 +11,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn load(&mut self, step_ms: i64, line: &str) {
+    pub(crate) fn load(&mut self, step_ms: i64, line: &str) {
         let brace = line.find('}').map_or(0, |brace| brace + 1);
         let split = line[brace..].find(char::is_whitespace).expect("a space after the labels") + brace;
         let (head, values) = line.split_at(split);

@@ -1,7 +1,7 @@
 //! Runs the scenarios of this folder: `load` gives series, `eval` a query and its result, `clear` forgets. The language is
 //! the one of Prometheus's own tests, as far as these files use it.
 
-mod memory;
+pub(crate) mod memory;
 
 use std::fmt::Write as _;
 

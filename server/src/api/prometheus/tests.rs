@@ -1,0 +1,119 @@
+//! The API as a client sees it: requests in, status and body out.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, header};
+use expect_test::{Expect, expect};
+use tower::ServiceExt;
+
+use super::*;
+use crate::clock;
+use crate::query::Memory;
+
+fn api() -> Router {
+    let mut memory = Memory::default();
+    memory.load(1000, r#"up{host="a"} 1 2 NaN 4.5"#);
+    memory.load(1000, r#"up{host="\"b\""} 1e21 1e-7 -Inf 1e6"#);
+    router(Arc::new(memory), clock::fixed(3_000), Limits::default())
+}
+
+async fn ask(request: Request<Body>, want: Expect) {
+    let response = api().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    want.assert_eq(&format!("{status} {}", String::from_utf8_lossy(&body)));
+}
+
+async fn get(path: &str, want: Expect) {
+    ask(Request::get(path).body(Body::empty()).unwrap(), want).await;
+}
+
+async fn post(path: &str, form: &'static str, want: Expect) {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    ask(request.body(Body::from(form)).unwrap(), want).await;
+}
+
+#[tokio::test]
+async fn queries_answer_as_prometheus_does() {
+    get("/api/v1/query?query=up&time=0.5", expect![[r#"200 {"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","host":"\"b\""},"value":[0.500,"1e+21"]},{"metric":{"__name__":"up","host":"a"},"value":[0.500,"1"]}]}}"#]]).await;
+    get(
+        "/api/v1/query?query=1-2",
+        expect![[r#"200 {"status":"success","data":{"resultType":"scalar","result":[3,"-1"]}}"#]],
+    )
+    .await;
+    get(
+        "/api/v1/query?query=%22text%22",
+        expect![[r#"200 {"status":"success","data":{"resultType":"string","result":[0,"text"]}}"#]],
+    )
+    .await;
+    post("/api/v1/query", "query=up%5B2s%5D&time=2&limit=1", expect![[r#"200 {"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","host":"\"b\""},"values":[[1,"1e-07"],[2,"-Inf"]]}]},"warnings":["results truncated due to limit"]}"#]]).await;
+    post("/api/v1/query_range", "query=up&start=0&end=1970-01-01T00:00:03Z&step=1s", expect![[r#"200 {"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","host":"\"b\""},"values":[[0,"1e+21"],[1,"1e-07"],[2,"-Inf"],[3,"1000000"]]},{"metric":{"__name__":"up","host":"a"},"values":[[0,"1"],[1,"2"],[2,"NaN"],[3,"4.5"]]}]}}"#]]).await;
+    get(
+        "/api/v1/format_query?query=sum(up)by(host)",
+        expect![[r#"200 {"data":"sum by (host) (up)","status":"success"}"#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn errors_have_their_type_and_say_what_is_wrong() {
+    get("/api/v1/query?query=up%20%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/query?query=up&time=noon", expect![[r#"400 {"error":"invalid parameter \"time\": cannot parse \"noon\" to a valid timestamp","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/query_range?query=up&start=0&end=1e6&step=1", expect![[r#"400 {"error":"exceeded maximum resolution of 11000 points per timeseries. Try decreasing the query resolution (?step=XX)","errorType":"bad_data","status":"error"}"#]]).await;
+    get(
+        "/api/v1/query_range?query=up&start=0&end=1",
+        expect![[r#"400 {"error":"invalid parameter \"step\": is missing","errorType":"bad_data","status":"error"}"#]],
+    )
+    .await;
+    get("/api/v1/query?query=up%2Bon()up", expect![[r#"422 {"error":"found duplicate series for the match group {} on the right hand-side of the operation: [{__name__=\"up\", host=\"\\\"b\\\"\"}, {__name__=\"up\", host=\"a\"}];many-to-many matching not allowed: matching labels must be unique on one side","errorType":"execution","status":"error"}"#]]).await;
+    get("/api/v1/query?query=up&timeout=0.000001", expect![[r#"503 {"error":"query timed out in expression evaluation after 0ns","errorType":"timeout","status":"error"}"#]]).await;
+    get(
+        "/api/v1/series",
+        expect![[r#"400 {"error":"no match[] parameter provided","errorType":"bad_data","status":"error"}"#]],
+    )
+    .await;
+    post("/api/v1/labels", "match[]=rate(up[5m])", expect![[r#"400 {"error":"invalid parameter \"match[]\": must be a selector without modifiers","errorType":"bad_data","status":"error"}"#]]).await;
+}
+
+#[tokio::test]
+async fn series_and_labels_can_be_listed() {
+    get("/api/v1/labels", expect![[r#"200 {"data":["__name__","host"],"status":"success"}"#]]).await;
+    get("/api/v1/label/host/values?match[]=up", expect![[r#"200 {"data":["\"b\"","a"],"status":"success"}"#]]).await;
+    get(
+        "/api/v1/label/host/values?limit=1",
+        expect![[r#"200 {"data":["\"b\""],"status":"success","warnings":["results truncated due to limit"]}"#]],
+    )
+    .await;
+    get(
+        "/api/v1/series?match[]=up&match[]=down",
+        expect![[r#"200 {"data":[{"__name__":"up","host":"\"b\""},{"__name__":"up","host":"a"}],"status":"success"}"#]],
+    )
+    .await;
+    get("/api/v1/metadata", expect![[r#"200 {"data":{},"status":"success"}"#]]).await;
+}
+
+#[tokio::test]
+async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
+    let gate = Gate::new(0);
+    let refused = gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await;
+    assert_eq!(refused.unwrap_err().kind, "timeout");
+
+    let gate = Gate::new(1);
+    let limits = Limits::default();
+    let cancel = limits.cancel.clone();
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let run = gate.run(limits, move |limits: &Limits| {
+        let _ = started.send(());
+        while !limits.cancel.is_cancelled() {
+            std::thread::yield_now();
+        }
+        let _ = ended.send(());
+        Ok::<(), Failure>(())
+    });
+    tokio::select! {
+        _ = run => panic!("it ends only when it is dropped"),
+        _ = has_started => {}
+    }
+    has_ended.await.unwrap();
+    assert!(cancel.is_cancelled());
+}
