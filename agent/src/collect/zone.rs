@@ -1,4 +1,5 @@
-//! The host's time zone, read from its TZif file (RFC 8536): what the `time` collector says of it.
+//! The host's time zone, read from its TZif file (RFC 8536): offsets for the `time` collector and for
+//! log lines whose stamps are local.
 //! Only the version 2 data and the common form of the footer are understood; all else means UTC.
 
 use std::path::Path;
@@ -77,6 +78,12 @@ impl Zone {
         let after_last = following == self.transitions.len();
         let known = if after_last { by_rule().or_else(|| fixed.cloned()) } else { fixed.cloned() };
         known.unwrap_or(LocalOffset { offset_seconds: 0, name: "UTC".to_owned() })
+    }
+
+    /// Seconds since the epoch of a time read off a wall clock; the earlier one where clocks were set back.
+    pub(crate) fn to_utc(&self, local: i64) -> i64 {
+        let guess = local - i64::from(self.at(local).offset_seconds);
+        local - i64::from(self.at(guess).offset_seconds)
     }
 }
 
@@ -260,6 +267,7 @@ mod tests {
             (39_600, 36_000)
         );
         assert_eq!(of_footer("<+0330>-3:30").at(0), LocalOffset { offset_seconds: 12_600, name: "+0330".into() });
+        assert_eq!(berlin.to_utc(1_782_864_000), 1_782_864_000 - 7200);
         for wrong in ["", "CE", "CET", "CET-1CEST,M13.1.0,M10.5.0", "CET-1CEST,J60,J300", "UTC0x"] {
             assert_eq!(Rule::parse(wrong), None, "{wrong}");
         }

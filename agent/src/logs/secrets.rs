@@ -1,0 +1,257 @@
+//! Secrets out of lines, before anything else sees them: one pass over the bytes, no patterns.
+//!
+//! Masked are values of keys that name a secret, credentials in URLs and headers, well-known kinds of tokens, and private
+//! keys over several lines. Masking too much is harmless, too little is not.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// What stands where a secret stood.
+const MASK: &str = "***";
+/// Words in a key that make its value a secret.
+const SECRET_WORDS: [&str; 14] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "access_key",
+    "private_key",
+    "credential",
+    "authorization",
+    "cookie",
+];
+/// Keys that are secrets only as a whole: as a part they are in too many harmless words.
+const SECRET_KEYS: [&str; 4] = ["pwd", "pass", "psk", "pin"];
+/// How well-known tokens begin, and the least length of one.
+const TOKENS: [(&str, usize); 12] = [
+    ("AKIA", 20),
+    ("ASIA", 20),
+    ("ghp_", 20),
+    ("gho_", 20),
+    ("ghs_", 20),
+    ("ghu_", 20),
+    ("github_pat_", 30),
+    ("glpat-", 20),
+    ("xoxb-", 20),
+    ("xoxp-", 20),
+    ("eyJ", 30),
+    ("sk_live_", 20),
+];
+/// Words before credentials in a header.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "negotiate"];
+/// A private key has at most about a hundred lines; an END that never comes must not hide a file for ever.
+const KEY_LINES_MAX: u32 = 200;
+/// Longest key that is looked at.
+const KEY_BYTES_MAX: usize = 64;
+
+/// Masks the lines of one file; remembers whether it is inside a private key.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SecretMask {
+    key_lines_left: u32,
+}
+
+impl SecretMask {
+    /// The line without its secrets. O(length).
+    pub(super) fn mask<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+        if self.key_lines_left > 0 {
+            let is_end = line.contains("-----END");
+            self.key_lines_left = if is_end { 0 } else { self.key_lines_left - 1 };
+            return Cow::Borrowed(MASK);
+        }
+        let secrets = self.find(line);
+        if secrets.is_empty() {
+            return Cow::Borrowed(line);
+        }
+        let mut masked = String::with_capacity(line.len());
+        let mut position = 0;
+        for secret in secrets {
+            // Two rules may find the same secret; both begin and end at ASCII bytes.
+            if secret.end <= position {
+                continue;
+            }
+            if secret.start >= position {
+                masked.push_str(&line[position..secret.start]);
+                masked.push_str(MASK);
+            }
+            position = secret.end;
+        }
+        masked.push_str(&line[position..]);
+        Cow::Owned(masked)
+    }
+
+    fn find(&mut self, line: &str) -> Vec<Range<usize>> {
+        let bytes = line.as_bytes();
+        let mut secrets: Vec<Range<usize>> = Vec::new();
+        for (position, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'=' | b':' => {
+                    secrets.extend(after_key(bytes, position));
+                    secrets.extend(in_url(bytes, position));
+                }
+                b' ' => secrets.extend(after_word(bytes, position)),
+                b'-' if bytes[position..].starts_with(b"-----BEGIN") => {
+                    secrets.extend(self.private_key(line, position));
+                }
+                _ => {}
+            }
+            let is_word_begin = position == 0 || !bytes[position - 1].is_ascii_alphanumeric();
+            if is_word_begin && byte.is_ascii_alphabetic() {
+                secrets.extend(token(bytes, position));
+            }
+        }
+        secrets.sort_by_key(|secret| (secret.start, std::cmp::Reverse(secret.end)));
+        secrets
+    }
+
+    /// From BEGIN to the end of the line, or to its END in the same line.
+    fn private_key(&mut self, line: &str, position: usize) -> Option<Range<usize>> {
+        let rest = &line[position..];
+        if !rest.contains("PRIVATE KEY") {
+            return None;
+        }
+        let Some(end) = rest.find("-----END") else {
+            self.key_lines_left = KEY_LINES_MAX;
+            return Some(position..line.len());
+        };
+        let after_end = rest[end + 8..].find("-----").map_or(rest.len(), |dashes| end + 8 + dashes + 5);
+        Some(position..position + after_end)
+    }
+}
+
+/// The value after `key=`, `key:` or `"key":`, when the key names a secret.
+fn after_key(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
+    let mut end = separator;
+    while end > 0 && matches!(bytes[end - 1], b'"' | b'\'' | b' ') {
+        end -= 1;
+    }
+    if !names_secret(word_before(bytes, end)) {
+        return None;
+    }
+    value_at(bytes, separator + 1)
+}
+
+/// The value after `--password ` and the credentials after `Bearer `.
+fn after_word(bytes: &[u8], space: usize) -> Option<Range<usize>> {
+    let word = word_before(bytes, space);
+    let is_scheme = SCHEMES[..1].iter().any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()));
+    let is_option = word.starts_with(b"--") && names_secret(word);
+    if is_scheme || is_option { value_at(bytes, space + 1) } else { None }
+}
+
+/// Where a value lies that begins at `position` or after one space: to its closing quote, or to the end of the word.
+/// A scheme such as `Basic` and the word after it are one value.
+fn value_at(bytes: &[u8], position: usize) -> Option<Range<usize>> {
+    let mut begin = position;
+    while begin < bytes.len() && bytes[begin] == b' ' {
+        begin += 1;
+    }
+    if let Some(quote @ (b'"' | b'\'')) = bytes.get(begin) {
+        let inside = &bytes[begin + 1..];
+        let mut escaped = false;
+        let end = inside.iter().position(|byte| {
+            let closes = byte == quote && !escaped;
+            escaped = *byte == b'\\' && !escaped;
+            closes
+        });
+        let length = end.unwrap_or(inside.len());
+        return (length > 0).then_some(begin + 1..begin + 1 + length);
+    }
+    let word = |from: usize| bytes[from..].iter().take_while(|byte| !b" \t\"',;&)}]".contains(byte)).count();
+    let length = word(begin);
+    let is_scheme = SCHEMES.iter().any(|scheme| bytes[begin..begin + length].eq_ignore_ascii_case(scheme.as_bytes()));
+    if is_scheme && begin + length < bytes.len() {
+        let after = begin + length + 1;
+        return Some(after..after + word(after)).filter(|range| !range.is_empty());
+    }
+    (length > 0).then_some(begin..begin + length)
+}
+
+/// The password in `scheme://user:password@host`, found at the colon of the scheme; a long user alone is a token.
+fn in_url(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    let authority = bytes.get(colon..)?.strip_prefix(b"://")?;
+    let length = authority.iter().take_while(|byte| !b"/ \t\"'<>?#".contains(byte)).count();
+    let begin = colon + 3;
+    let at = begin + authority[..length].iter().rposition(|byte| *byte == b'@')?;
+    match bytes[begin..at].iter().position(|byte| *byte == b':') {
+        Some(user) => Some(begin + user + 1..at),
+        None => Some(begin..at).filter(|user| user.len() >= 20),
+    }
+    .filter(|secret| !secret.is_empty())
+}
+
+/// A token that shows what it is by how it begins.
+fn token(bytes: &[u8], position: usize) -> Option<Range<usize>> {
+    let rest = &bytes[position..];
+    let (_, least) = TOKENS.iter().find(|(begin, _)| rest.starts_with(begin.as_bytes()))?;
+    let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte)).count();
+    (length >= *least).then_some(position..position + length)
+}
+
+fn word_before(bytes: &[u8], end: usize) -> &[u8] {
+    let window = &bytes[end.saturating_sub(KEY_BYTES_MAX)..end];
+    let length = window.iter().rev().take_while(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(byte)).count();
+    &window[window.len() - length..]
+}
+
+fn names_secret(key: &[u8]) -> bool {
+    let contains = |word: &str| key.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    SECRET_WORDS.iter().any(|word| contains(word))
+        || SECRET_KEYS.iter().any(|word| key.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        for (line, expected) in [
+            ("user=bob password=hunter2 ok", "user=bob password=*** ok"),
+            ("DB_PASSWORD: 'two words' next", "DB_PASSWORD: '***' next"),
+            (r#"{"client_secret": "a\"b", "x":1}"#, r#"{"client_secret": "***", "x":1}"#),
+            ("GET /x?access_token=abc&y=1", "GET /x?access_token=***&y=1"),
+            ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+            ("authorization=Basic dXNlcjpwYXNz", "authorization=Basic ***"),
+            ("sent Bearer abcdef to x", "sent Bearer *** to x"),
+            ("mysqldump --password hunter2 -h x", "mysqldump --password *** -h x"),
+            ("clone https://bob:hunter2@git/x.git", "clone https://bob:***@git/x.git"),
+            ("clone https://0123456789abcdef0123@git/x", "clone https://***@git/x"),
+            ("redis://:p%40ss@host:6379/0", "redis://:***@host:6379/0"),
+            ("key AKIAIOSFODNN7EXAMPLE used", "key *** used"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig, ok", "jwt ***, ok"),
+            ("wifi psk=\"home sweet\" up", "wifi psk=\"***\" up"),
+            ("password=пароль x", "password=*** x"),
+            ("password=", "password="),
+            ("Failed password for root from 10.0.0.1", "Failed password for root from 10.0.0.1"),
+            ("http://host:80/a@b", "http://host:80/a@b"),
+            ("spinning: 1 compass: 2", "spinning: 1 compass: 2"),
+            ("k=-----BEGIN RSA PRIVATE KEY-----AB-----END RSA PRIVATE KEY----- x", "k=*** x"),
+            ("-----BEGIN CERTIFICATE-----AB", "-----BEGIN CERTIFICATE-----AB"),
+        ] {
+            assert_eq!(SecretMask::default().mask(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_private_key_over_lines() {
+        let mut mask = SecretMask::default();
+        let lines = ["a -----BEGIN PRIVATE KEY-----", "MIIEv", "x== -----END PRIVATE KEY-----", "after"];
+        let masked: Vec<String> = lines.iter().map(|line| mask.mask(line).into_owned()).collect();
+        assert_eq!(masked, ["a ***", "***", "***", "after"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics_and_never_shows_a_password(
+            before in "[ a-z:=\"'ü/@-]{0,12}", secret in "S[0-9]{6}", after in "[ ,;&]\\PC{0,12}",
+        ) {
+            let line = format!("{before} password={secret}{after}");
+            proptest::prop_assert!(!SecretMask::default().mask(&line).contains(&secret));
+        }
+    }
+}
