@@ -1,0 +1,29 @@
+//! The agent's metrics for node_exporter's own fixture tree are the ones node_exporter prints for it.
+
+use std::process::Command;
+
+use petrel_tests::left_out;
+
+/// The families of issue 2 that the fixtures hold. filesystem, netdev and uname ask the running kernel.
+const COLLECTORS: &str = "cpu,loadavg,meminfo,pressure,diskstats,stat,vmstat,time";
+
+#[test]
+fn every_series_of_the_fixtures_is_equal() {
+    let Some(compat) = left_out::shared("compat", "every_series_of_the_fixtures_is_equal") else { return };
+    let tool = compat.join("agentdiff.py");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let tree = folder.path().join("tree");
+    let unpacked = Command::new(&tool).arg("--unpack").arg(&tree).output().expect("python3 is there");
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+
+    let printed = folder.path().join("once.prom");
+    let text = petrel_agent::collect::once(&tree.join("proc"), &tree.join("sys"));
+    std::fs::write(&printed, text).expect("the folder can be written");
+    let compared = Command::new(&tool)
+        .args(["--collectors", COLLECTORS, "--min-equal", "100", "-v", "--file"])
+        .arg(&printed)
+        .output()
+        .expect("python3 is there");
+    let report = String::from_utf8_lossy(&compared.stdout);
+    assert!(compared.status.success() && report.contains(" 0 failed"), "{report}");
+}
