@@ -76,6 +76,11 @@ pub static STORE_TAP_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("petrel_store_tap_dropped_samples_total", "Accepted samples that scoring missed because it was behind.")
 });
 
+/// Heartbeat datagrams by what became of them: `accepted`, `malformed`, `unknown_agent`, `wrong_tag`, `replayed`, `old_boot`,
+/// `too_many_agents`, `too_many_paths`, `queue_full`, `socket_error`.
+pub static HEARTBEATS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_heartbeats_total", "Heartbeat datagrams received, by outcome.", &["outcome"]));
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters =
         IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");

@@ -2,6 +2,8 @@
 
 pub mod alert;
 pub mod book;
+pub mod duty;
 pub mod engine;
 pub mod keep;
 pub mod level;
+pub mod verdict;

@@ -1,1 +1,3 @@
 //! Ingest: OTLP and remote write in, checked and named, handed to the store in batches.
+
+pub mod heartbeat;

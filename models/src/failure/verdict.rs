@@ -1,0 +1,238 @@
+//! From the paths of one host to a verdict: a table, so that what is believed when can be read in one place. A host is never
+//! called dead for the silence of one path alone, nor after it said goodbye, nor while many fall silent at once.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What the failure detector believes of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// All that is expected from it arrives.
+    Healthy,
+    /// Something is missing; it may be failing, or only slow.
+    Suspect,
+    /// Alive by one path and silent on another: cut off from a part of the network.
+    Isolated,
+    /// Silent on every path, two at least.
+    Dead,
+    /// Nothing can be said: never heard, stopped cleanly, or the silence is more likely our own.
+    Unknown,
+}
+
+/// How a path stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathState {
+    /// Signs of life come as they used to.
+    Beating,
+    /// The next one is overdue.
+    Late,
+    /// It is so long overdue that the path counts as lost.
+    Silent,
+}
+
+/// All that the verdict rests on. Paths that were never heard are not in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostView<'a> {
+    /// Heartbeat paths, by number.
+    pub beats: &'a [(u8, PathState)],
+    /// Whether batches arrive.
+    pub stream: Option<PathState>,
+    /// The last thing heard was a goodbye.
+    pub goodbye: bool,
+    /// So many hosts fell silent together that the server's own network is the likelier cause.
+    pub many_silent: bool,
+}
+
+/// One reason of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Reason {
+    /// No sign of life since the server started.
+    NeverHeard,
+    /// The agent was stopped on purpose.
+    StoppedCleanly,
+    /// A heartbeat path is overdue.
+    BeatsLate {
+        /// The path's number.
+        path: u8,
+    },
+    /// A heartbeat path is lost.
+    BeatsSilent {
+        /// The path's number.
+        path: u8,
+    },
+    /// Batches are overdue.
+    StreamLate,
+    /// Batches stopped.
+    StreamSilent,
+    /// Batches arrive all the same.
+    StreamArrives,
+    /// Only one path is known, and one is not enough to call a host dead.
+    OnePathOnly,
+    /// Many hosts fell silent at once.
+    ManySilentAtOnce,
+}
+
+impl Verdict {
+    /// All verdicts, in the order in which they are shown.
+    pub const ALL: [Verdict; 5] =
+        [Verdict::Healthy, Verdict::Suspect, Verdict::Isolated, Verdict::Dead, Verdict::Unknown];
+
+    /// The word in metrics, pages and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Suspect => "suspect",
+            Verdict::Isolated => "isolated",
+            Verdict::Dead => "dead",
+            Verdict::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NeverHeard => f.write_str("no sign of life since the server started"),
+            Reason::StoppedCleanly => f.write_str("the agent stopped cleanly"),
+            Reason::BeatsLate { path } => write!(f, "heartbeats on path {path} are late"),
+            Reason::BeatsSilent { path } => write!(f, "heartbeats on path {path} stopped"),
+            Reason::StreamLate => f.write_str("batches are late"),
+            Reason::StreamSilent => f.write_str("batches stopped"),
+            Reason::StreamArrives => f.write_str("batches still arrive"),
+            Reason::OnePathOnly => f.write_str("only one path is known, too little to call the host dead"),
+            Reason::ManySilentAtOnce => {
+                f.write_str("many hosts fell silent at once; the server's own network is the likelier cause")
+            }
+        }
+    }
+}
+
+/// The verdict and its reasons, the same for the same view. Healthy with nothing to say has no reasons. O(paths).
+pub fn judge(view: &HostView<'_>) -> (Verdict, Vec<Reason>) {
+    if view.goodbye {
+        return (Verdict::Unknown, vec![Reason::StoppedCleanly]);
+    }
+    let count = |state| view.beats.iter().filter(|(_, other)| *other == state).count();
+    let (is_beating, silent) = (count(PathState::Beating) > 0, count(PathState::Silent));
+    let is_arriving = view.stream == Some(PathState::Beating);
+    let all_silent = silent == view.beats.len() && matches!(view.stream, None | Some(PathState::Silent));
+    let paths = view.beats.len() + usize::from(view.stream.is_some());
+    let mut reasons = reasons(view);
+    let verdict = if paths == 0 {
+        reasons.push(Reason::NeverHeard);
+        Verdict::Unknown
+    } else if all_silent && view.many_silent {
+        reasons.push(Reason::ManySilentAtOnce);
+        Verdict::Unknown
+    } else if all_silent && paths == 1 {
+        reasons.push(Reason::OnePathOnly);
+        Verdict::Suspect
+    } else if all_silent {
+        Verdict::Dead
+    } else if silent > 0 && (is_beating || is_arriving) {
+        Verdict::Isolated
+    } else if view.stream == Some(PathState::Silent) {
+        Verdict::Suspect
+    } else if is_beating || (view.beats.is_empty() && is_arriving) {
+        // Beats on one path vouch for the host: what is late beside them is a lost datagram, or a busy server or agent.
+        Verdict::Healthy
+    } else {
+        Verdict::Suspect
+    };
+    (verdict, reasons)
+}
+
+fn reasons(view: &HostView<'_>) -> Vec<Reason> {
+    let mut reasons: Vec<Reason> = view
+        .beats
+        .iter()
+        .filter_map(|(path, state)| match state {
+            PathState::Beating => None,
+            PathState::Late => Some(Reason::BeatsLate { path: *path }),
+            PathState::Silent => Some(Reason::BeatsSilent { path: *path }),
+        })
+        .collect();
+    match view.stream {
+        Some(PathState::Late) => reasons.push(Reason::StreamLate),
+        Some(PathState::Silent) => reasons.push(Reason::StreamSilent),
+        Some(PathState::Beating) if !reasons.is_empty() => reasons.push(Reason::StreamArrives),
+        Some(PathState::Beating) | None => {}
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    const STATES: [PathState; 3] = [PathState::Beating, PathState::Late, PathState::Silent];
+
+    fn letter(state: PathState) -> char {
+        match state {
+            PathState::Beating => 'b',
+            PathState::Late => 'l',
+            PathState::Silent => 's',
+        }
+    }
+
+    /// The whole table: heartbeat paths, then the stream; b beating, l late, s silent, - not there.
+    #[test]
+    fn the_truth_table() {
+        let mut beats: Vec<Vec<PathState>> = vec![vec![]];
+        beats.extend(STATES.map(|a| vec![a]));
+        beats.extend(STATES.iter().enumerate().flat_map(|(i, a)| STATES[i..].iter().map(|b| vec![*a, *b])));
+        let row = |paths: &Vec<PathState>| {
+            let numbered: Vec<(u8, PathState)> = (0..).zip(paths.iter().copied()).collect();
+            let cell = |stream: Option<PathState>| {
+                let view = HostView { beats: &numbered, stream, ..HostView::default() };
+                format!("{}:{}", stream.map_or('-', letter), judge(&view).0)
+            };
+            let beats = if paths.is_empty() { "-".to_owned() } else { paths.iter().copied().map(letter).collect() };
+            let streams = [None, Some(PathState::Beating), Some(PathState::Late), Some(PathState::Silent)];
+            std::iter::once(beats).chain(streams.map(cell)).collect::<Vec<_>>().join(" ")
+        };
+        let table = beats.iter().map(row).collect::<Vec<_>>().join("\n");
+        expect![[r"
+            - -:unknown b:healthy l:suspect s:suspect
+            b -:healthy b:healthy l:healthy s:suspect
+            l -:suspect b:suspect l:suspect s:suspect
+            s -:suspect b:isolated l:suspect s:dead
+            bb -:healthy b:healthy l:healthy s:suspect
+            bl -:healthy b:healthy l:healthy s:suspect
+            bs -:isolated b:isolated l:isolated s:isolated
+            ll -:suspect b:suspect l:suspect s:suspect
+            ls -:suspect b:isolated l:suspect s:suspect
+            ss -:dead b:isolated l:suspect s:dead"]]
+        .assert_eq(&table);
+    }
+
+    #[test]
+    fn one_silent_path_never_makes_a_host_dead_and_neither_does_a_goodbye_or_a_wave() {
+        let silent = [(0, PathState::Silent), (1, PathState::Silent)];
+        let view = HostView { beats: &silent, stream: Some(PathState::Silent), ..HostView::default() };
+        assert_eq!(judge(&view).0, Verdict::Dead);
+        let text = |view: &HostView<'_>| {
+            let (verdict, reasons) = judge(view);
+            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            format!("{verdict}: {}", reasons.join("; "))
+        };
+        assert_eq!(text(&HostView { goodbye: true, ..view }), "unknown: the agent stopped cleanly");
+        assert!(text(&HostView { many_silent: true, ..view }).starts_with("unknown: heartbeats on path 0 stopped; "));
+        let one = HostView { beats: &silent[..1], ..HostView::default() };
+        assert_eq!(
+            text(&one),
+            "suspect: heartbeats on path 0 stopped; only one path is known, too little to call the host dead"
+        );
+        assert_eq!(text(&HostView::default()), "unknown: no sign of life since the server started");
+    }
+}
