@@ -16,7 +16,7 @@ use crate::query::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, Group, Grouping, Matching, Place, Range, Selector,
     Subquery,
 };
-use crate::query::scan::{DEPTH_MAX, scan};
+use crate::query::scan::{DEPTH_MAX, DURATION_S_MAX, scan};
 use crate::series::{Matcher, NAME, Timestamp};
 
 /// Longest text of a query: dashboards' longest are a few KiB.
@@ -82,12 +82,22 @@ fn checked(text: &str) -> Result<(parsed::Expr, Vec<(Place, Place)>), ParseQuery
     if text.len() > TEXT_BYTES_MAX {
         return Err(ParseQueryError::TooLong { bytes: text.len() });
     }
-    let scan = scan(text).map_err(|_| ParseQueryError::TooDeep)?;
-    // The parser panics on some numbers, such as a range of 1e300 seconds.
+    let scan = scan(text);
+    if scan.depth > DEPTH_MAX {
+        return Err(ParseQueryError::TooDeep);
+    }
+    if scan.too_long {
+        return Err(ParseQueryError::Syntax { reason: "duration out of range".to_owned() });
+    }
+    // The parser panics on durations that it cannot hold. The scan keeps away what is known; a panic must not end the
+    // task of whoever asks.
     let tree = catch_unwind(AssertUnwindSafe(|| parsed::parse(text)))
-        .map_err(|_| ParseQueryError::Syntax { reason: "a number or duration is out of bounds".to_owned() })?
-        .map_err(|reason| ParseQueryError::Syntax { reason })?;
-    Ok((tree, scan.places(text)))
+        .unwrap_or_else(|_| Err("a number or duration is out of range".to_owned()));
+    match (tree, scan.unknown) {
+        (Ok(tree), _) => Ok((tree, scan.places(text))),
+        (Err(_), Some(unknown)) => Err(unsupported(unknown)),
+        (Err(reason), None) => Err(ParseQueryError::Syntax { reason: scan.reason(text).unwrap_or(reason) }),
+    }
 }
 
 struct Converter<P> {
@@ -214,14 +224,11 @@ fn offset(offset: Option<&parsed::Offset>) -> Result<i64, ParseQueryError> {
     }
 }
 
-/// At most 300 years, so that sums of times, ranges and offsets stay far from overflow.
 fn milliseconds(duration: Duration) -> Result<i64, ParseQueryError> {
-    const MAX_MS: u128 = 300 * 365 * 86_400_000;
-    let ms = duration.as_millis();
-    if ms > MAX_MS {
+    if duration.as_secs_f64() > DURATION_S_MAX {
         return Err(ParseQueryError::Syntax { reason: "duration out of range".to_owned() });
     }
-    Ok(ms as i64)
+    Ok(duration.as_millis() as i64)
 }
 
 fn convert_matching(modifier: &parsed::BinModifier) -> Matching {

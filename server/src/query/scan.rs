@@ -1,11 +1,12 @@
 //! A look over a query's text before the parser sees it: refuses what would nest too deep for the recursion that
-//! follows, and notes where calls stand, which the parser's tree does not tell. It accepts no query by itself.
+//! follows and durations that the parser cannot hold, and notes what its tree and its errors do not tell: where calls
+//! stand, which bracket stays open, what of newer PromQL it does not know. It accepts no query by itself.
 
 use crate::query::ast::Place;
 
 /// Deepest nesting of brackets and operators. The deepest query that passes is evaluated within a stack of 2 MiB even
 /// without optimisation (test `deep_queries_fit_a_small_stack`).
-pub(super) const DEPTH_MAX: usize = 200;
+pub(super) const DEPTH_MAX: usize = 120;
 
 const AGGREGATORS: [&str; 14] = [
     "sum",
@@ -30,28 +31,48 @@ const LISTS: [&str; 9] =
 
 const OPERATORS: [&str; 4] = ["and", "or", "unless", "atan2"];
 
+/// Longest duration in seconds, 300 years: sums of times, ranges and offsets stay far from overflow.
+pub(super) const DURATION_S_MAX: f64 = 300.0 * 365.0 * 86_400.0;
+
 /// What the look found.
 pub(super) struct Scan {
     /// Offsets of function names and aggregators, in the order of the text.
     calls: Vec<usize>,
+    /// The deepest the text nests.
+    pub(super) depth: usize,
+    /// A number stands for a duration that is too long.
+    pub(super) too_long: bool,
+    /// Newer PromQL that the parser does not know.
+    pub(super) unknown: Option<&'static str>,
+    /// The last bracket that is never closed, and where.
+    unclosed: Option<(char, usize)>,
 }
 
-/// Looks over the text.
-///
-/// # Errors
-/// The depth that was met, if above [`DEPTH_MAX`].
-pub(super) fn scan(text: &str) -> Result<Scan, usize> {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, operators: vec![0], depth: 0, calls: Vec::new() };
-    while scanner.at < scanner.bytes.len() {
+/// Looks over the text, until it nests deeper than [`DEPTH_MAX`].
+pub(super) fn scan(text: &str) -> Scan {
+    let mut scanner = Scanner {
+        bytes: text.as_bytes(),
+        at: 0,
+        open: Vec::new(),
+        operators: vec![0],
+        depth: 0,
+        found: Scan { calls: Vec::new(), depth: 0, too_long: false, unknown: None, unclosed: None },
+    };
+    while scanner.at < scanner.bytes.len() && scanner.depth <= DEPTH_MAX {
         scanner.step();
-        if scanner.depth > DEPTH_MAX {
-            return Err(scanner.depth);
-        }
+        scanner.found.depth = scanner.found.depth.max(scanner.depth);
     }
-    Ok(Scan { calls: scanner.calls })
+    scanner.found.unclosed = scanner.open.pop();
+    scanner.found
 }
 
 impl Scan {
+    /// Why the parser may have refused the text, where it says no more than that it did.
+    pub(super) fn reason(&self, text: &str) -> Option<String> {
+        let (bracket, at) = self.unclosed?;
+        Some(format!("unclosed {bracket} at {}", place(text, at)))
+    }
+
     /// Where the calls stand, if there are as many as the tree has, else nothing.
     pub(super) fn places(&self, text: &str) -> Vec<(Place, Place)> {
         self.calls.iter().map(|&at| (place(text, at), place(text, first_argument(text, at)))).collect()
@@ -75,11 +96,13 @@ fn first_argument(text: &str, at: usize) -> usize {
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Open brackets with their offsets.
+    open: Vec<(char, usize)>,
     /// Operators seen in each open bracket since its last comma: the longest chain there could be.
     operators: Vec<usize>,
     /// Open brackets and all of `operators`.
     depth: usize,
-    calls: Vec<usize>,
+    found: Scan,
 }
 
 impl Scanner<'_> {
@@ -88,25 +111,26 @@ impl Scanner<'_> {
             quote @ (b'"' | b'\'' | b'`') => return self.skip_text(quote),
             b'#' => return self.skip_while(|b| b != b'\n'),
             b'{' => return self.skip_braces(),
-            b'(' | b'[' => self.open(),
+            bracket @ (b'(' | b'[') => self.open(char::from(bracket)),
             b')' | b']' => self.close(),
             b',' => self.forget_operators(),
             b'+' | b'-' | b'*' | b'/' | b'%' | b'^' | b'=' | b'!' | b'<' | b'>' => return self.operator(),
             b if b.is_ascii_alphabetic() || b == b'_' || b == b':' => return self.word(),
-            // A number or a duration: its letters are no word.
-            b if b.is_ascii_digit() || b == b'.' => return self.skip_while(|b| b.is_ascii_alphanumeric() || b == b'.'),
+            b if b.is_ascii_digit() || b == b'.' => return self.number(),
             _ => {}
         }
         self.at += 1;
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, bracket: char) {
+        self.open.push((bracket, self.at));
         self.operators.push(0);
         self.depth += 1;
     }
 
     fn close(&mut self) {
         if self.operators.len() > 1 {
+            self.open.pop();
             self.depth -= 1 + self.operators.pop().unwrap_or(0);
         }
     }
@@ -122,6 +146,29 @@ impl Scanner<'_> {
         let two = self.bytes.get(self.at + 1) == Some(&b'=');
         self.at += if two { 2 } else { 1 };
         self.count_operator();
+        if self.in_duration() {
+            self.found.unknown = Some("arithmetic in a duration");
+        }
+    }
+
+    /// Whether a range stands open: what is in it are durations.
+    fn in_duration(&self) -> bool {
+        self.open.last().is_some_and(|(bracket, _)| *bracket == '[')
+    }
+
+    /// A number or a duration; its letters are no word.
+    fn number(&mut self) {
+        let from = self.at;
+        self.skip_while(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');
+        let text = String::from_utf8_lossy(&self.bytes[from..self.at]);
+        if text.contains('_') {
+            self.found.unknown = Some("an underscore in a number");
+        }
+        let before = self.bytes[..from].iter().rposition(|b| !b.is_ascii_whitespace() && !matches!(b, b'+' | b'-'));
+        let after_offset = before.is_some_and(|end| self.bytes[..=end].to_ascii_lowercase().ends_with(b"offset"));
+        let seconds = text.parse::<f64>().or_else(|_| hexadecimal(&text));
+        let wide = seconds.is_ok_and(|seconds| seconds > DURATION_S_MAX);
+        self.found.too_long |= wide && (self.in_duration() || after_offset);
     }
 
     fn count_operator(&mut self) {
@@ -137,7 +184,11 @@ impl Scanner<'_> {
         let word = String::from_utf8_lossy(&self.bytes[from..self.at]).to_ascii_lowercase();
         let next = self.bytes[self.at..].iter().find(|b| !b.is_ascii_whitespace());
         let after_at = self.bytes[..from].iter().rev().find(|b| !b.is_ascii_whitespace()) == Some(&b'@');
-        if OPERATORS.contains(&word.as_str()) {
+        if self.in_duration() && matches!(word.as_str(), "inf" | "nan") {
+            self.found.too_long = true;
+        } else if matches!(word.as_str(), "anchored" | "smoothed") {
+            self.found.unknown = Some("`anchored` and `smoothed`");
+        } else if OPERATORS.contains(&word.as_str()) {
             self.count_operator();
         } else if LISTS.contains(&word.as_str()) {
             if next == Some(&b'(') {
@@ -147,7 +198,7 @@ impl Scanner<'_> {
         } else if word == "offset" || word == "bool" || after_at {
             // Neither is a call, whatever follows.
         } else if AGGREGATORS.contains(&word.as_str()) || next == Some(&b'(') {
-            self.calls.push(from);
+            self.found.calls.push(from);
         }
     }
 
@@ -167,6 +218,7 @@ impl Scanner<'_> {
     }
 
     fn skip_braces(&mut self) {
+        self.open.push(('{', self.at));
         self.at += 1;
         while self.at < self.bytes.len() && self.bytes[self.at] != b'}' {
             match self.bytes[self.at] {
@@ -174,6 +226,14 @@ impl Scanner<'_> {
                 _ => self.at += 1,
             }
         }
-        self.at = (self.at + 1).min(self.bytes.len());
+        if self.at < self.bytes.len() {
+            self.open.pop();
+            self.at += 1;
+        }
     }
+}
+
+fn hexadecimal(text: &str) -> Result<f64, std::num::ParseIntError> {
+    let digits = text.trim_start_matches("0x").trim_start_matches("0X");
+    u128::from_str_radix(digits, 16).map(|number| number as f64)
 }

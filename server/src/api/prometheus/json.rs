@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::query::{Answer, Value, number};
-use crate::series::{Labels, Sample};
+use crate::series::{Labels, Sample, Timestamp};
 
 /// The warning of an answer that a `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
@@ -55,10 +55,10 @@ pub(super) fn truncated(data: &impl Serialize) -> Response {
     respond(StatusCode::OK, body.to_string())
 }
 
-/// The answer to a query.
-pub(super) fn answer(answer: &Answer) -> Response {
+/// The answer to a query at a time, which a string has none of its own.
+pub(super) fn answer(answer: &Answer, at: Timestamp) -> Response {
     let mut out = String::from(r#"{"status":"success","data":"#);
-    write_value(&mut out, &answer.value);
+    write_value(&mut out, &answer.value, at);
     for (name, notes) in [("warnings", &answer.warnings), ("infos", &answer.infos)] {
         if !notes.is_empty() {
             out.push_str(",\"");
@@ -76,7 +76,7 @@ fn respond(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
 }
 
-fn write_value(out: &mut String, value: &Value) {
+fn write_value(out: &mut String, value: &Value, at: Timestamp) {
     let (kind, open, close) = match value {
         Value::Scalar(..) => ("scalar", "", ""),
         Value::Text(_) => ("string", "", ""),
@@ -89,9 +89,10 @@ fn write_value(out: &mut String, value: &Value) {
     out.push_str(open);
     match value {
         Value::Scalar(t, v) => write_sample(out, &Sample { t: *t, v: *v }),
-        // A string has no time of its own.
         Value::Text(text) => {
-            out.push_str("[0,");
+            out.push('[');
+            write_time(out, at);
+            out.push(',');
             write_text(out, text);
             out.push(']');
         }
@@ -139,12 +140,17 @@ fn write_text(out: &mut String, text: &str) {
 }
 
 fn write_sample(out: &mut String, sample: &Sample) {
-    let (sign, ms) = (if sample.t < 0 { "-" } else { "" }, sample.t.unsigned_abs());
-    let (seconds, rest) = (ms / 1000, ms % 1000);
+    out.push('[');
+    write_time(out, sample.t);
+    out.push_str(",\"");
+    out.push_str(&number(sample.v));
+    out.push_str("\"]");
+}
+
+/// Seconds, with milliseconds where there are any.
+fn write_time(out: &mut String, t: Timestamp) {
+    let sign = if t < 0 { "-" } else { "" };
+    let (seconds, ms) = (t.unsigned_abs() / 1000, t.unsigned_abs() % 1000);
     // Writing to a string cannot fail.
-    let _ = if rest == 0 {
-        write!(out, "[{sign}{seconds},\"{}\"]", number(sample.v))
-    } else {
-        write!(out, "[{sign}{seconds}.{rest:03},\"{}\"]", number(sample.v))
-    };
+    let _ = if ms == 0 { write!(out, "{sign}{seconds}") } else { write!(out, "{sign}{seconds}.{ms:03}") };
 }

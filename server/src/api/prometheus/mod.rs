@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::query::ast::Expr;
 use crate::query::source::Source;
 use crate::query::{self, Answer, Limits, QueryError, StepRange};
+use crate::series::Timestamp;
 
 use gate::Gate;
 use json::Failure;
@@ -64,7 +65,7 @@ async fn instant(State(api): State<Api>, params: Params) -> Result<Response, Fai
     let limits = api.limits_of(&params)?;
     let source = Arc::clone(&api.source);
     let answer = api.gate.run(limits, move |limits| query::instant(&*source, &expr, at, limits)).await?;
-    Ok(answered(answer, limit))
+    Ok(answered(answer, at, limit))
 }
 
 async fn range(State(api): State<Api>, params: Params) -> Result<Response, Failure> {
@@ -77,7 +78,7 @@ async fn range(State(api): State<Api>, params: Params) -> Result<Response, Failu
     let source = Arc::clone(&api.source);
     let steps = StepRange { start, end, step_ms };
     let answer = api.gate.run(limits, move |limits| query::range(&*source, &expr, steps, limits)).await?;
-    Ok(answered(answer, limit))
+    Ok(answered(answer, end, limit))
 }
 
 /// Exemplars are not stored, so there are none.
@@ -124,7 +125,7 @@ fn expr(params: &Params) -> Result<Expr, Failure> {
     query::parse(text).map_err(|error| Failure::parameter("query", &chain(&error)))
 }
 
-fn answered(mut answer: Answer, limit: Option<usize>) -> Response {
+fn answered(mut answer: Answer, at: Timestamp, limit: Option<usize>) -> Response {
     if let Some(limit) = limit {
         let cut = match &mut answer.value {
             query::Value::Vector(samples) => truncate(samples, limit),
@@ -135,7 +136,7 @@ fn answered(mut answer: Answer, limit: Option<usize>) -> Response {
             answer.warnings.push(json::TRUNCATED.to_owned());
         }
     }
-    json::answer(&answer)
+    json::answer(&answer, at)
 }
 
 /// Whether something was cut off.

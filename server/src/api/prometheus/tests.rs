@@ -42,7 +42,7 @@ async fn queries_answer_as_prometheus_does() {
     .await;
     get(
         "/api/v1/query?query=%22text%22",
-        expect![[r#"200 {"status":"success","data":{"resultType":"string","result":[0,"text"]}}"#]],
+        expect![[r#"200 {"status":"success","data":{"resultType":"string","result":[3,"text"]}}"#]],
     )
     .await;
     post("/api/v1/query", "query=up%5B2s%5D&time=2&limit=1", expect![[r#"200 {"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","host":"\"b\""},"values":[[1,"1e-07"],[2,"-Inf"]]}]},"warnings":["results truncated due to limit"]}"#]]).await;

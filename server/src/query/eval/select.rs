@@ -147,7 +147,7 @@ impl Evaluator<'_> {
         let Ok(count @ 1..) = usize::try_from(count) else {
             return Ok(windows(Vec::new()));
         };
-        if count as u64 > self.limits.samples_max {
+        if count as u64 > self.samples_left() {
             return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
         }
         let inner = Grid { start, step_ms, count };

@@ -5,27 +5,30 @@ use crate::series::Sample;
 
 /// Increase per second of a counter.
 pub(super) fn rate(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true).map(|increase| increase / (window.range_ms as f64 / 1000.0))
+    let (change, factor) = extrapolated(window, true)?;
+    // Prometheus divides the factor, which rounds differently from dividing the result.
+    Some(change * (factor / (window.range_ms as f64 / 1000.0)))
 }
 
 /// Increase of a counter.
 pub(super) fn increase(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true)
+    extrapolated(window, true).map(|(change, factor)| change * factor)
 }
 
 /// Difference of a gauge.
 pub(super) fn delta(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, false)
+    extrapolated(window, false).map(|(change, factor)| change * factor)
 }
 
-/// The difference of first and last sample, counter resets added, times the share of the window that they do not cover.
-fn extrapolated(window: &Window<'_>, is_counter: bool) -> Option<f64> {
+/// The difference of first and last sample, counter resets added, and the factor that stretches it to the window's edges.
+fn extrapolated(window: &Window<'_>, is_counter: bool) -> Option<(f64, f64)> {
     let [first, .., last] = window.samples else {
         return None;
     };
     let mut change = last.v - first.v;
     if is_counter {
-        change += window.samples.windows(2).filter(|pair| pair[1].v < pair[0].v).map(|pair| pair[0].v).sum::<f64>();
+        let resets = window.samples.windows(2).filter(|pair| pair[1].v < pair[0].v);
+        change = resets.fold(change, |change, pair| change + pair[0].v);
     }
     let seconds = |ms: i64| ms as f64 / 1000.0;
     let sampled = seconds(last.t - first.t);
@@ -45,7 +48,7 @@ fn extrapolated(window: &Window<'_>, is_counter: bool) -> Option<f64> {
     if to_end >= threshold {
         to_end = between / 2.0;
     }
-    Some(change * ((sampled + to_start + to_end) / sampled))
+    Some((change, (sampled + to_start + to_end) / sampled))
 }
 
 /// Increase per second between the last two samples of a counter.

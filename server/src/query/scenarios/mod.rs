@@ -37,6 +37,10 @@ fn deep_queries_fit_a_small_stack() {
         nested("-", "", DEPTH_MAX - 1),
         nested("1 + ", "", DEPTH_MAX),
         nested("1 ^ ", "", DEPTH_MAX),
+        format!("{}vector(1){}", "max_over_time(".repeat(DEPTH_MAX - 1), "[1m:1m])".repeat(DEPTH_MAX - 1)),
+        format!("{}vector(1){}", "label_join(".repeat(DEPTH_MAX - 1), ", 'a', 'b', 'c')".repeat(DEPTH_MAX - 1)),
+        format!("{}vector(1)", "vector(1) + ".repeat(DEPTH_MAX - 1)),
+        format!("{}vector(1){}", "histogram_quantile(0, ".repeat(DEPTH_MAX - 1), ")".repeat(DEPTH_MAX - 1)),
         nested("sum(vector(", "))", DEPTH_MAX / 2).replace("vector(sum", "(sum"),
         nested("vector(scalar(", "))", DEPTH_MAX / 2 - 1).replace("scalar(1)", "scalar(vector(1))"),
     ];
@@ -55,6 +59,16 @@ fn deep_queries_fit_a_small_stack() {
     }
     assert!(matches!(parse(&"m".repeat(17_000)), Err(super::ParseQueryError::TooLong { .. })));
     assert!(parse("m[1e300]").is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "(([a-z_]{1,3}|[0-9.]{1,3}|1e99|rate|sum|by|offset|@|start|inf|0x|[5m]|\\[|\\]|\\(|\\)|\\{|\\}|[-+*/^%=!~<>,:'\"` #])){0,12}") {
+        if let Ok(expr) = parse(&text) {
+            let printed = expr.to_string();
+            proptest::prop_assert_eq!(parse(&printed).map(|again| again.to_string()).ok(), Some(printed));
+        }
+    }
 }
 
 #[test]
