@@ -51,6 +51,22 @@ pub static SCORE_STATE_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("petrel_score_state_failures_total", "Learned state that could not be read or written.", &["operation"])
 });
 
+/// File systems, memories and processors that are forecast.
+pub static PREDICT_SUBJECTS: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_predict_subjects", "File systems, memories and processors that are forecast."));
+
+/// Subjects found beyond the limit, at each tick.
+pub static PREDICT_LEFT_OUT: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_predict_left_out_total", "Subjects left out because too many are forecast."));
+
+/// Forecasts made.
+pub static PREDICT_FORECASTS: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_predict_forecasts_total", "Forecasts made."));
+
+/// Ledger entries by what became of them: `recorded`, `refused`, `happened`, `did_not`, `censored`, `unpredicted`.
+pub static LEDGER_ENTRIES: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_ledger_entries_total", "Entries of the ledger, by outcome.", &["outcome"]));
+
 fn counter(name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a constant of this file");
     default_registry().register(Box::new(counter.clone())).expect("each name of this file is registered once");
