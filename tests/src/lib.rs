@@ -2,6 +2,7 @@
 //! and saying by name what was left out. Test code: it panics where a test would.
 
 pub mod haproxy;
+pub mod lab;
 pub mod left_out;
 pub mod petrel;
 pub mod process;

@@ -11,6 +11,7 @@ use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Checked, Seen};
+use crate::spool::crc32c::crc32c;
 use crate::stream::protocol::{Order, OrderAnswer, OrderKey};
 
 /// Answers kept for orders that have ended. A server repeats an order within its time to live, a minute; a thousand
@@ -399,12 +400,6 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
         _ => File::open(".")?.sync_all(),
     }
-}
-
-/// CRC-32C, bit by bit: a few lines an hour need no table.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
-    !bytes.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! CRC-32C (Castagnoli), the checksum of spool frames. Table-driven: a few hundred megabytes a second, and a spool writes
-//! kilobytes. It finds torn and rotten frames; it is no protection against somebody who means harm.
+//! CRC-32C (Castagnoli), the checksum of spool frames and of the order journal. Table-driven: a few hundred megabytes a
+//! second, and a spool writes kilobytes. It finds torn and rotten frames; it is no protection against somebody who means
+//! harm.
 
 /// The reflected polynomial 0x1EDC6F41.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
@@ -7,7 +8,7 @@ const POLYNOMIAL: u32 = 0x82F6_3B78;
 const TABLE: [u32; 256] = table();
 
 /// The checksum of `bytes`. O(n).
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 
