@@ -77,6 +77,10 @@ fn counter(name: &str, help: &str) -> IntCounter {
 pub static INGEST_LOG_LINES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_log_lines_total", "Log lines received, by outcome.", &["outcome"]));
 
+/// Requests of senders refused as a whole, by HTTP status.
+pub static INGEST_REQUESTS_REFUSED: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_ingest_requests_refused_total", "Requests refused, by status.", &["status"]));
+
 /// Log lines that gave way to later ones because of a limit.
 pub static STORE_LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("petrel_store_log_lines_dropped_total", "Log lines dropped because of a limit on lines, bytes or age.")

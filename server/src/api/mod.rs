@@ -3,3 +3,4 @@
 pub mod auth;
 pub mod listen;
 pub mod prometheus;
+pub mod write;

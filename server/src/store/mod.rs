@@ -32,7 +32,7 @@ pub use shared::AppendError;
 
 use petrel_agent::stream::protocol::Class;
 
-use crate::query::source::MetricMetadata;
+pub use crate::query::source::MetricMetadata;
 use crate::series::{Labels, Sample};
 
 /// Samples that are accepted or refused together, in one durable commit.

@@ -1,0 +1,320 @@
+//! The receivers: OTLP metrics and logs, Prometheus remote write. A thin rim around `ingest` and the store: bodies within limits
+//! in, an answer only after the commit out. Bad requests get a 4xx that says what is wrong; what may succeed later gets a 503.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
+use petrel_agent::stream::protocol::{Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
+use petrel_agent::units::Bytes as Size;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::ingest::body::{BodyError, decompress, decompress_snappy};
+use crate::ingest::presence::Presence;
+use crate::ingest::problems::Problems;
+use crate::ingest::{otlp, otlp_logs, remote_write};
+use crate::store::control::ControlError;
+use crate::store::{AppendError, Batch, Committed, Mark, RefusedReason, Store};
+use crate::telemetry;
+
+/// Bodies decoded at once: each may take the decoded limit several times over in memory. Further ones wait.
+const DECODES_MAX: usize = 16;
+/// Bodies above this are decoded on a thread that may block: about a millisecond of work.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Seconds after which a sender may try again what was refused for the moment.
+const RETRY_AFTER: &str = "5";
+const PROTOBUF: &str = "application/x-protobuf";
+
+/// Limits of the receivers, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWriteLimits {
+    /// Largest request body as sent.
+    pub body_max: Size,
+    /// Largest request body when decompressed.
+    pub decoded_max: Size,
+}
+
+impl Default for RawWriteLimits {
+    fn default() -> RawWriteLimits {
+        RawWriteLimits { body_max: Size(32 << 20), decoded_max: Size(64 << 20) }
+    }
+}
+
+/// Limits of the receivers, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteLimits {
+    /// Largest request body as sent, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest request body when decompressed, in bytes.
+    pub decoded_bytes_max: usize,
+}
+
+/// A limit that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ingest.{key} must be at least 64KiB and at most 1GiB")]
+pub struct WriteLimitsError {
+    key: &'static str,
+}
+
+impl RawWriteLimits {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// A limit is too small for one host's batch, or too large for a server.
+    pub fn check(&self) -> Result<WriteLimits, WriteLimitsError> {
+        let within = |key, size: Size| {
+            let fits = (64 << 10..=1 << 30).contains(&size.0);
+            fits.then_some(size.0 as usize).ok_or(WriteLimitsError { key })
+        };
+        Ok(WriteLimits {
+            body_bytes_max: within("body_max", self.body_max)?,
+            decoded_bytes_max: within("decoded_max", self.decoded_max)?,
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Receiver {
+    store: Arc<Store>,
+    clock: Clock,
+    limits: WriteLimits,
+    presence: Arc<Mutex<Presence>>,
+    decodes: Arc<Semaphore>,
+}
+
+/// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` is told of agents' batches; the run loop ticks it.
+pub fn router(store: Arc<Store>, clock: Clock, limits: WriteLimits, presence: Arc<Mutex<Presence>>) -> Router {
+    let decodes = Arc::new(Semaphore::new(DECODES_MAX));
+    Router::new()
+        .route("/v1/metrics", post(metrics))
+        .route("/v1/logs", post(logs))
+        .route("/api/v1/write", post(write))
+        .layer(DefaultBodyLimit::max(limits.body_bytes_max))
+        .with_state(Receiver { store, clock, limits, presence, decodes })
+}
+
+/// Why a request was refused as a whole.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("request body cannot be read: {0}")]
+    Read(#[from] BytesRejection),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("content type `{found}` is not taken here; send {allowed}")]
+    ContentType { found: String, allowed: &'static str },
+    #[error("body cannot be decoded: {0}")]
+    Otlp(#[from] otlp::DecodeError),
+    #[error("body cannot be decoded: {0}")]
+    RemoteWrite(#[from] remote_write::DecodeError),
+    #[error("header `{header}` {problem}")]
+    Header { header: &'static str, problem: &'static str },
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Logs(#[from] ControlError),
+    #[error("server is stopping; send again later")]
+    Stopping,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Read(rejection) => rejection.status(),
+            Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Body(BodyError::Encoding { .. }) | Refusal::ContentType { .. } => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Refusal::Append(error) if !error.is_transient() => StatusCode::TOO_MANY_REQUESTS,
+            // A log line that cannot be written now can be once the disk is well again; agents keep it.
+            Refusal::Append(_) | Refusal::Logs(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Body(BodyError::Damaged { .. })
+            | Refusal::Otlp(_)
+            | Refusal::RemoteWrite(_)
+            | Refusal::Header { .. } => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The whole chain in one line.
+    fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        telemetry::INGEST_REQUESTS_REFUSED.with_label_values(&[status.as_str()]).inc();
+        let mut response = (status, self.text() + "\n").into_response();
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
+    }
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let (encoding, mark) = opening(&headers, Class::Metrics)?;
+    let body = body?;
+    let bytes_max = receiver.limits.decoded_bytes_max;
+    let (batch, mut problems) =
+        receiver.decode(body.len(), move || Ok(otlp::decode(&decompress(&encoding, &body, bytes_max)?)?)).await?;
+    telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
+    let committed = receiver.append(Batch { mark, ..batch }).await?;
+    add_refused(&mut problems, &committed);
+    let partial_success = (problems.count() > 0).then(|| ExportMetricsPartialSuccess {
+        rejected_data_points: problems.count() as i64,
+        error_message: problems.to_string(),
+    });
+    Ok(protobuf(&ExportMetricsServiceResponse { partial_success }))
+}
+
+async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let (encoding, mark) = opening(&headers, Class::Logs)?;
+    let body = body?;
+    let bytes_max = receiver.limits.decoded_bytes_max;
+    let now = (receiver.clock)();
+    let (lines, problems) = receiver
+        .decode(body.len(), move || Ok(otlp_logs::decode(&decompress(&encoding, &body, bytes_max)?, now)?))
+        .await?;
+    let store = Arc::clone(&receiver.store);
+    tokio::task::spawn_blocking(move || store.append_logs(&lines, mark.as_ref(), now))
+        .await
+        .map_err(|_| Refusal::Stopping)??;
+    let partial_success = (problems.count() > 0).then(|| ExportLogsPartialSuccess {
+        rejected_log_records: problems.count() as i64,
+        error_message: problems.to_string(),
+    });
+    Ok(protobuf(&ExportLogsServiceResponse { partial_success }))
+}
+
+async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+    let content_type = text(&headers, header::CONTENT_TYPE.as_str());
+    if content_type.contains("io.prometheus.write.v2") {
+        return Err(Refusal::ContentType {
+            found: content_type,
+            allowed: "remote write 1.0 (application/x-protobuf;proto=prometheus.WriteRequest)",
+        });
+    }
+    let mark = mark(&headers, Class::Metrics)?;
+    let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
+    let body = body?;
+    let bytes_max = receiver.limits.decoded_bytes_max;
+    let (batch, mut problems) = receiver
+        .decode(body.len(), move || Ok(remote_write::decode(decompress_snappy(&encoding, &body, bytes_max)?)?))
+        .await?;
+    telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
+    let committed = receiver.append(Batch { mark, ..batch }).await?;
+    add_refused(&mut problems, &committed);
+    if problems.count() == 0 {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok((StatusCode::BAD_REQUEST, format!("{problems}; {} stored\n", committed.accepted)).into_response())
+}
+
+impl Receiver {
+    /// Runs a decoder, large bodies on a thread that may block.
+    async fn decode<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        decode: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _turn = self.decodes.acquire().await.map_err(|_| Refusal::Stopping)?;
+        if bytes <= INLINE_BYTES_MAX {
+            decode()
+        } else {
+            tokio::task::spawn_blocking(decode).await.map_err(|_| Refusal::Stopping)?
+        }
+    }
+
+    /// Commits a batch; an agent's with its `up`.
+    async fn append(&self, mut batch: Batch) -> Result<Committed, Refusal> {
+        let now = (self.clock)();
+        let presence = || self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = if batch.mark.is_some() { presence().announce(&mut batch, now) } else { None };
+        let committed = self.store.append(batch, now).await?;
+        if let Some(seen) = seen {
+            presence().committed(seen, now);
+        }
+        Ok(committed)
+    }
+}
+
+/// What comes before an OTLP body: its encoding, and the agent's mark.
+fn opening(headers: &HeaderMap, class: Class) -> Result<(String, Option<Mark>), Refusal> {
+    let found = text(headers, header::CONTENT_TYPE.as_str());
+    if !found.is_empty() && !found.starts_with(PROTOBUF) {
+        return Err(Refusal::ContentType { found, allowed: PROTOBUF });
+    }
+    Ok((text(headers, header::CONTENT_ENCODING.as_str()), mark(headers, class)?))
+}
+
+/// A header as text; empty where it is missing or no text.
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// The four headers of an agent: all of them or none.
+fn mark(headers: &HeaderMap, class: Class) -> Result<Option<Mark>, Refusal> {
+    let names = [HEADER_AGENT, HEADER_EPOCH, HEADER_CLASS, HEADER_SEQ];
+    let wrong = |header, problem| Refusal::Header { header, problem };
+    if names.iter().all(|name| !headers.contains_key(*name)) {
+        return Ok(None);
+    }
+    let get = |name: &'static str| {
+        let value = headers.get(name).ok_or(wrong(name, "is missing; send all four of an agent or none"))?;
+        let value = value.to_str().map_err(|_| wrong(name, "is not printable ASCII"))?;
+        let fits = !value.is_empty() && value.len() <= 255 && value.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(value) } else { Err(wrong(name, "must be 1 to 255 bytes of printable ASCII without spaces")) }
+    };
+    let (agent, epoch, class_word, seq) =
+        (get(HEADER_AGENT)?, get(HEADER_EPOCH)?, get(HEADER_CLASS)?, get(HEADER_SEQ)?);
+    if Class::parse(class_word) != Some(class) {
+        return Err(wrong(HEADER_CLASS, "does not name the class that this path takes"));
+    }
+    let seq = seq.parse().ok().filter(|seq| (1..=i64::MAX as u64).contains(seq));
+    let seq = seq.ok_or(wrong(HEADER_SEQ, "is not a number from 1 on"))?;
+    Ok(Some(Mark { agent: agent.to_owned(), epoch: epoch.to_owned(), class, seq }))
+}
+
+/// Names what the store refused: each reason with its number and its first series.
+fn add_refused(problems: &mut Problems, committed: &Committed) {
+    for (reason, words) in [
+        (RefusedReason::Future, "more than 10 minutes ahead of the server's clock"),
+        (RefusedReason::TooOld, "older than the retention"),
+        (RefusedReason::SeriesLimit, "beyond the limit store.series_max"),
+    ] {
+        let mut refused = committed.refused.iter().filter(|refused| refused.reason == reason).peekable();
+        if let Some(first) = refused.peek().copied() {
+            let count = refused.count() as u64;
+            problems.add(count, format_args!("{count} samples {words}, first {} at {}", first.labels, first.sample.t));
+        }
+    }
+}
+
+fn protobuf(message: &impl Message) -> Response {
+    ([(header::CONTENT_TYPE, PROTOBUF)], message.encode_to_vec()).into_response()
+}
+
+#[cfg(test)]
+#[path = "tests/write.rs"]
+mod tests;

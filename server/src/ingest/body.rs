@@ -1,0 +1,114 @@
+//! Request bodies out of their compression, never larger than a limit: the sender's word about sizes is not believed.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// A compression that is not taken.
+    #[error("content encoding `{found}` is not taken here; send {allowed}")]
+    Encoding {
+        /// What was said.
+        found: String,
+        /// What is taken.
+        allowed: &'static str,
+    },
+    /// Not what the encoding says.
+    #[error("body is not valid {encoding}")]
+    Damaged {
+        /// The encoding.
+        encoding: &'static str,
+        /// What is wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Too large.
+    #[error("body has more than {bytes_max} bytes when decompressed; send smaller batches")]
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+/// The largest window that zstd frames may ask for: 8 MiB, the most that RFC 8878 asks decoders to support.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Takes a body out of the compressions of OTLP/HTTP: none, gzip, zstd.
+///
+/// # Errors
+/// The encoding is another one, the body is damaged, or larger than `bytes_max` afterwards.
+pub fn decompress<'a>(encoding: &str, body: &'a [u8], bytes_max: usize) -> Result<Cow<'a, [u8]>, BodyError> {
+    match encoding {
+        "" | "identity" if body.len() > bytes_max => Err(BodyError::TooLarge { bytes_max }),
+        "" | "identity" => Ok(Cow::Borrowed(body)),
+        "gzip" => read_all(flate2::read::MultiGzDecoder::new(body), "gzip", bytes_max).map(Cow::Owned),
+        "zstd" => {
+            let damaged = |source| BodyError::Damaged { encoding: "zstd", source };
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(damaged)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
+            read_all(decoder, "zstd", bytes_max).map(Cow::Owned)
+        }
+        found => Err(BodyError::Encoding { found: found.to_owned(), allowed: "gzip, zstd or none" }),
+    }
+}
+
+/// Takes a remote write body out of snappy's block format.
+///
+/// # Errors
+/// The encoding is another one, the body is damaged, or larger than `bytes_max` afterwards.
+pub fn decompress_snappy(encoding: &str, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+    if !matches!(encoding, "snappy" | "") {
+        return Err(BodyError::Encoding { found: encoding.to_owned(), allowed: "snappy" });
+    }
+    let damaged = |error: snap::Error| BodyError::Damaged { encoding: "snappy", source: error.into() };
+    if snap::raw::decompress_len(body).map_err(damaged)? > bytes_max {
+        return Err(BodyError::TooLarge { bytes_max });
+    }
+    snap::raw::Decoder::new().decompress_vec(body).map_err(damaged)
+}
+
+fn read_all(reader: impl Read, encoding: &'static str, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+    let mut out = Vec::new();
+    reader
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(|source| BodyError::Damaged { encoding, source })?;
+    if out.len() > bytes_max { Err(BodyError::TooLarge { bytes_max }) } else { Ok(out) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn each_encoding_comes_out_and_bombs_do_not() {
+        let bytes = vec![7u8; 100_000];
+        let zstd = zstd::stream::encode_all(&bytes[..], 1).unwrap();
+        let snappy = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+        for (encoding, body) in [("", bytes.clone()), ("gzip", gzip(&bytes)), ("zstd", zstd)] {
+            assert_eq!(*decompress(encoding, &body, 100_000).unwrap(), bytes[..]);
+            assert!(matches!(decompress(encoding, &body, 99_999), Err(BodyError::TooLarge { .. })), "{encoding}");
+        }
+        assert_eq!(decompress_snappy("snappy", &snappy, 100_000).unwrap(), bytes);
+        assert!(matches!(decompress_snappy("snappy", &snappy, 99_999), Err(BodyError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn damage_and_unknown_encodings_are_named() {
+        assert!(decompress("gzip", b"no", 10).unwrap_err().to_string().contains("not valid gzip"));
+        assert!(decompress("zstd", b"nothing here", 10).is_err());
+        assert!(decompress("br", b"", 10).unwrap_err().to_string().contains("`br`"));
+        // A snappy header that claims four gigabytes.
+        assert!(decompress_snappy("snappy", &[0xff, 0xff, 0xff, 0xff, 0x0f], 1 << 20).is_err());
+        assert!(decompress_snappy("gzip", b"", 10).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! Which agents send, and what is said of those that fell silent: the series `up`, and staleness markers once, so that a dead
+//! host's last values do not live on. A pure machine: batches and ticks in, a batch for the store out. It says nothing about
+//! hosts, only about their agents; the verdict on a host is `decide`'s, from heartbeats.
+
+use std::collections::BTreeMap;
+
+use crate::series::{Labels, NAME, Sample, Timestamp};
+use crate::store::Batch;
+
+/// An agent is silent after this many of its usual intervals,
+const INTERVALS_MAX: i64 = 3;
+/// and never before this time: one lost request is sent again within it.
+const SILENT_MS_MIN: i64 = 45_000;
+/// Interval assumed of an agent that sent one batch only: the agents' default.
+const INTERVAL_MS_DEFAULT: i64 = 10_000;
+/// Gaps that the usual interval is the median of.
+const GAPS: usize = 7;
+/// Agents remembered: ten times the largest fleet. The one silent for longest gives way.
+const AGENTS_MAX: usize = 100_000;
+
+/// Who an agent's series belong to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// `job`.
+    pub job: String,
+    /// `instance`: the host's name.
+    pub instance: String,
+}
+
+#[derive(Debug, Clone)]
+struct Agent {
+    /// The newest sample's time of the newest batch.
+    newest: Timestamp,
+    /// When that batch came, by the server's clock.
+    seen_at: Timestamp,
+    gaps: Vec<i64>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Sending,
+    /// Silent; `up` was written as 0 at this time.
+    Silent {
+        told_at: Timestamp,
+    },
+}
+
+/// All agents that ever sent, since the start or as restored.
+#[derive(Debug, Default)]
+pub struct Presence {
+    agents: BTreeMap<Source, Agent>,
+}
+
+impl Presence {
+    /// Takes over an agent that an earlier process knew, from its last `up` sample.
+    pub fn restore(&mut self, labels: &Labels, last: Sample) {
+        if let Some(source) = source_of(labels) {
+            let state = if last.v == 0.0 { State::Silent { told_at: last.t } } else { State::Sending };
+            let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state };
+            self.agents.entry(source).or_insert(agent);
+        }
+    }
+
+    /// Looks at a batch of an agent before it is stored: adds `up` 1 at the batch's newest time, unless the batch is an old one out
+    /// of the spool, whose time may have been told as silent. Call [`Presence::committed`] with the answer once it is stored.
+    pub fn announce(&self, batch: &mut Batch, now: Timestamp) -> Option<Seen> {
+        let source = batch.series.iter().find_map(|(labels, _)| source_of(labels))?;
+        let newest = batch.series.iter().flat_map(|(_, samples)| samples).map(|sample| sample.t).max()?;
+        let limit = self.agents.get(&source).map_or(SILENT_MS_MIN, Agent::silent_after);
+        if now.saturating_sub(newest) <= limit {
+            batch.series.push((up(&source), vec![Sample { t: newest, v: 1.0 }]));
+        }
+        Some(Seen { source, newest })
+    }
+
+    /// The batch of [`Presence::announce`] is stored.
+    pub fn committed(&mut self, seen: Seen, now: Timestamp) {
+        let Seen { source, newest } = seen;
+        if !self.agents.contains_key(&source) && self.agents.len() >= AGENTS_MAX {
+            let oldest = self.agents.iter().min_by_key(|(_, agent)| agent.seen_at).map(|(source, _)| source.clone());
+            oldest.and_then(|oldest| self.agents.remove(&oldest));
+        }
+        let agent = self.agents.entry(source).or_insert(Agent {
+            newest,
+            seen_at: now,
+            gaps: Vec::new(),
+            state: State::Sending,
+        });
+        let gap = newest - agent.newest;
+        if gap > 0 {
+            if agent.gaps.len() >= GAPS {
+                agent.gaps.remove(0);
+            }
+            agent.gaps.push(gap);
+            agent.newest = newest;
+        }
+        agent.seen_at = now;
+        if now.saturating_sub(newest) <= agent.silent_after() {
+            agent.state = State::Sending;
+        }
+    }
+
+    /// What is to be stored now about agents that are silent: `up` 0 at each of their intervals, and once the end of each of
+    /// their series, which `series_of` lists (those with samples since the given time). Call it every few seconds.
+    pub fn tick(&mut self, now: Timestamp, mut series_of: impl FnMut(&Source, Timestamp) -> Vec<Labels>) -> Batch {
+        let mut batch = Batch::default();
+        for (source, agent) in &mut self.agents {
+            let due = match agent.state {
+                State::Sending => now - agent.seen_at > agent.silent_after(),
+                State::Silent { told_at } => now - told_at >= agent.interval(),
+            };
+            if !due {
+                continue;
+            }
+            if agent.state == State::Sending {
+                let since = agent.newest.min(agent.seen_at) - agent.silent_after();
+                let ended = series_of(source, since).into_iter().filter(|labels| labels.name() != "up");
+                batch.series.extend(ended.map(|labels| (labels, vec![Sample::stale(now)])));
+            }
+            agent.state = State::Silent { told_at: now };
+            batch.series.push((up(source), vec![Sample { t: now, v: 0.0 }]));
+        }
+        batch
+    }
+
+    /// Forgets an agent whose host was retired: nothing more is said of it.
+    pub fn forget(&mut self, instance: &str) {
+        self.agents.retain(|source, _| source.instance != instance);
+    }
+
+    /// Agents that send, and agents that are silent.
+    pub fn count(&self) -> (usize, usize) {
+        let silent = self.agents.values().filter(|agent| agent.state != State::Sending).count();
+        (self.agents.len() - silent, silent)
+    }
+}
+
+/// A batch that was announced, until it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    source: Source,
+    newest: Timestamp,
+}
+
+impl Agent {
+    fn interval(&self) -> i64 {
+        let mut gaps = self.gaps.clone();
+        gaps.sort_unstable();
+        gaps.get(gaps.len() / 2).copied().unwrap_or(INTERVAL_MS_DEFAULT).max(1_000)
+    }
+
+    fn silent_after(&self) -> i64 {
+        self.interval().saturating_mul(INTERVALS_MAX).max(SILENT_MS_MIN)
+    }
+}
+
+fn source_of(labels: &Labels) -> Option<Source> {
+    Some(Source { job: labels.get("job")?.to_owned(), instance: labels.get("instance")?.to_owned() })
+}
+
+fn up(source: &Source) -> Labels {
+    Labels::new([(NAME, "up"), ("job", source.job.as_str()), ("instance", source.instance.as_str())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load() -> Labels {
+        Labels::new([(NAME, "node_load1"), ("job", "node"), ("instance", "h1")])
+    }
+
+    fn send(presence: &mut Presence, t: Timestamp, now: Timestamp) -> usize {
+        let mut batch = Batch { series: vec![(load(), vec![Sample { t, v: 1.0 }])], ..Batch::default() };
+        let seen = presence.announce(&mut batch, now).unwrap();
+        presence.committed(seen, now);
+        batch.series.len() - 1
+    }
+
+    fn tick(presence: &mut Presence, now: Timestamp) -> String {
+        let batch = presence.tick(now, |_, _| vec![load(), load().with(NAME, "up")]);
+        let line = |(labels, samples): &(Labels, Vec<Sample>)| {
+            let value = if samples[0].is_stale() { "stale".to_owned() } else { samples[0].v.to_string() };
+            format!("{}={value}@{}", labels.name(), samples[0].t)
+        };
+        batch.series.iter().map(line).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_silent_agent_is_down_until_it_is_back() {
+        let mut presence = Presence::default();
+        for t in [0, 10_000, 20_000] {
+            assert_eq!(send(&mut presence, t, t + 100), 1);
+        }
+        assert_eq!(tick(&mut presence, 60_000), "");
+        assert_eq!(tick(&mut presence, 65_101), "node_load1=stale@65101 up=0@65101");
+        assert_eq!(tick(&mut presence, 70_000), "");
+        assert_eq!(tick(&mut presence, 75_101), "up=0@75101");
+        assert_eq!(presence.count(), (0, 1));
+        // The spool's backlog comes first; its times were told as silent.
+        assert_eq!(send(&mut presence, 30_000, 80_000), 0);
+        assert_eq!(tick(&mut presence, 86_000), "up=0@86000");
+        assert_eq!(send(&mut presence, 86_500, 87_000), 1);
+        assert_eq!(tick(&mut presence, 97_000), "");
+        assert_eq!(presence.count(), (1, 0));
+    }
+
+    #[test]
+    fn a_slow_agent_is_given_its_own_time() {
+        let mut presence = Presence::default();
+        for t in [0, 60_000, 120_000] {
+            send(&mut presence, t, t);
+        }
+        assert_eq!(tick(&mut presence, 290_000), "");
+        assert_eq!(tick(&mut presence, 300_001), "node_load1=stale@300001 up=0@300001");
+    }
+
+    #[test]
+    fn restored_agents_are_judged_too_and_retired_ones_are_not() {
+        let mut presence = Presence::default();
+        presence.restore(&load().with(NAME, "up"), Sample { t: 0, v: 1.0 });
+        presence.restore(&load().with(NAME, "up").with("instance", "h2"), Sample { t: 0, v: 0.0 });
+        assert_eq!(presence.count(), (1, 1));
+        presence.forget("h2");
+        assert_eq!(tick(&mut presence, 50_000), "node_load1=stale@50000 up=0@50000");
+    }
+}

@@ -1,0 +1,222 @@
+//! Tests of the translation of OTLP metrics: requests in, series as text out.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use opentelemetry_proto::tonic::common::v1::{ArrayValue, InstrumentationScope};
+use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
+use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogram, ExponentialHistogramDataPoint};
+use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, ScopeMetrics, Sum, Summary};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use proptest::prelude::*;
+
+use super::*;
+
+const T: u64 = 1_700_000_000_123_456_789;
+
+fn attribute(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
+
+fn number(attributes: &[(&str, &str)], value: f64) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes: attributes.iter().map(|(key, value)| attribute(key, value)).collect(),
+        time_unix_nano: T,
+        value: Some(number_data_point::Value::AsDouble(value)),
+        ..NumberDataPoint::default()
+    }
+}
+
+fn gauge(points: Vec<NumberDataPoint>) -> metric::Data {
+    metric::Data::Gauge(Gauge { data_points: points })
+}
+
+fn sum(points: Vec<NumberDataPoint>, temporality: AggregationTemporality) -> metric::Data {
+    metric::Data::Sum(Sum { data_points: points, aggregation_temporality: temporality as i32, is_monotonic: true })
+}
+
+fn metric(name: &str, unit: &str, data: metric::Data) -> Metric {
+    Metric { name: name.to_owned(), unit: unit.to_owned(), data: Some(data), ..Metric::default() }
+}
+
+fn request(resource: &[(&str, &str)], scope: &str, metrics: Vec<Metric>) -> Vec<u8> {
+    let scope = InstrumentationScope { name: scope.to_owned(), ..InstrumentationScope::default() };
+    let attributes = resource.iter().map(|(key, value)| attribute(key, value)).collect();
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(Resource { attributes, ..Resource::default() }),
+            scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, schema_url: String::new() }],
+            schema_url: String::new(),
+        }],
+    }
+    .encode_to_vec()
+}
+
+fn check(body: &[u8], expected: &Expect) {
+    let (batch, problems) = decode(body).unwrap();
+    let mut text = String::new();
+    for (labels, samples) in &batch.series {
+        let samples: Vec<String> = samples
+            .iter()
+            .map(|sample| if sample.is_stale() { "stale".to_owned() } else { sample.v.to_string() })
+            .collect();
+        writeln!(text, "{labels} {}", samples.join(" ")).unwrap();
+    }
+    for (name, metadata) in &batch.metadata {
+        writeln!(text, "# {name} {}", metadata.kind).unwrap();
+    }
+    if problems.count() > 0 {
+        writeln!(text, "! {problems}").unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+const AGENT: [(&str, &str); 2] = [("service.name", "node"), ("service.instance.id", "h1")];
+
+#[test]
+fn an_agents_names_pass_unchanged() {
+    let stale = NumberDataPoint { flags: 1, value: None, ..number(&[("device", "sda")], 0.0) };
+    let mut untyped = metric("node_vmstat_pgfault", "", gauge(vec![number(&[], 7.0)]));
+    untyped.metadata = vec![attribute("prometheus.type", "unknown")];
+    let cumulative = AggregationTemporality::Cumulative;
+    let metrics = vec![
+        metric("node_intr", "", sum(vec![number(&[], 5.0)], cumulative)),
+        metric("node_disk_io_now", "", gauge(vec![stale])),
+        untyped,
+    ];
+    check(
+        &request(&AGENT, "petrel-agent", metrics),
+        &expect![[r#"
+            node_intr{instance="h1", job="node"} 5
+            node_disk_io_now{device="sda", instance="h1", job="node"} stale
+            node_vmstat_pgfault{instance="h1", job="node"} 7
+            # node_intr counter
+            # node_disk_io_now gauge
+            # node_vmstat_pgfault unknown
+        "#]],
+    );
+}
+
+#[test]
+fn names_labels_and_resources_follow_the_specification() {
+    let resource = [("service.name", "api"), ("service.namespace", "shop"), ("host.name", "h9"), ("os.type", "linux")];
+    let points = vec![number(&[("http.method", "GET"), ("http_method", "PUT")], 3.0), number(&[("job", "x")], 1.0)];
+    let cumulative = AggregationTemporality::Cumulative;
+    let metrics = vec![metric("http.server.duration", "ms", sum(points, cumulative))];
+    check(
+        &request(&resource, "lib", metrics),
+        &expect![[r#"
+            http_server_duration_milliseconds_total{http_method="GET;PUT", instance="h9", job="shop/api"} 3
+            http_server_duration_milliseconds_total{instance="h9", job="shop/api"} 1
+            target_info{host_name="h9", instance="h9", job="shop/api", os_type="linux"} 1
+            # http_server_duration_milliseconds_total counter
+        "#]],
+    );
+}
+
+#[test]
+fn histograms_and_summaries_become_classic_series() {
+    let point = HistogramDataPoint {
+        time_unix_nano: T,
+        count: 6,
+        sum: Some(4.5),
+        bucket_counts: vec![1, 2, 3],
+        explicit_bounds: vec![0.005, 10.0],
+        ..HistogramDataPoint::default()
+    };
+    let wrong = HistogramDataPoint { bucket_counts: vec![1], ..point.clone() };
+    let ended = HistogramDataPoint { flags: 1, bucket_counts: Vec::new(), sum: None, ..point.clone() };
+    let histogram = metric::Data::Histogram(Histogram {
+        data_points: vec![point, wrong, ended],
+        aggregation_temporality: AggregationTemporality::Cumulative as i32,
+    });
+    let summary = metric::Data::Summary(Summary {
+        data_points: vec![SummaryDataPoint {
+            time_unix_nano: T,
+            count: 2,
+            sum: 3.0,
+            quantile_values: vec![ValueAtQuantile { quantile: 0.99, value: 1.5 }],
+            ..SummaryDataPoint::default()
+        }],
+    });
+    check(
+        &request(&[], "lib", vec![metric("lat", "s", histogram), metric("rpc", "", summary)]),
+        &expect![[r#"
+            lat_seconds_bucket{le="0.005"} 1
+            lat_seconds_bucket{le="10"} 3
+            lat_seconds_bucket{le="+Inf"} 6
+            lat_seconds_sum 4.5
+            lat_seconds_count 6
+            lat_seconds_bucket{le="0.005"} stale
+            lat_seconds_bucket{le="10"} stale
+            lat_seconds_bucket{le="+Inf"} stale
+            lat_seconds_sum stale
+            lat_seconds_count stale
+            rpc{quantile="0.99"} 1.5
+            rpc_sum 3
+            rpc_count 2
+            # lat_seconds histogram
+            # rpc summary
+            ! 1 not stored: point of histogram `lat_seconds` has 2 bounds and 1 buckets
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_taken_is_named() {
+    let exponential = metric::Data::ExponentialHistogram(ExponentialHistogram {
+        data_points: vec![ExponentialHistogramDataPoint::default()],
+        aggregation_temporality: AggregationTemporality::Cumulative as i32,
+    });
+    let no_value = NumberDataPoint { value: None, ..number(&[], 1.0) };
+    let no_time = NumberDataPoint { time_unix_nano: 0, ..number(&[], 1.0) };
+    let metrics = vec![
+        metric("a", "", sum(vec![number(&[], 1.0); 2], AggregationTemporality::Delta)),
+        metric("b", "", exponential),
+        metric("c", "", gauge(vec![no_value, no_time, number(&[("", "x")], 1.0), number(&[], 2.0)])),
+        metric("°", "", gauge(vec![])),
+        Metric { name: "d".to_owned(), ..Metric::default() },
+    ];
+    check(
+        &request(&[], "lib", metrics),
+        &expect![[r"
+            c 2
+            # c gauge
+            ! 8 not stored: metric `a_total` is not cumulative; set the sender to cumulative; metric `b` is an exponential histogram; set the sender to explicit bucket histograms; point of `c` has no value; point of `c` has no time; point of `c`: label without a name, with the value `x`; metric name `°` has no letter or digit; metric `d` has no data
+        "]],
+    );
+}
+
+#[test]
+fn values_of_every_type_become_text() {
+    let list = ArrayValue {
+        values: vec![
+            AnyValue { value: Some(any_value::Value::IntValue(1)) },
+            AnyValue { value: Some(any_value::Value::StringValue("b".to_owned())) },
+        ],
+    };
+    let text = |value| any_text(&AnyValue { value: Some(value) }).unwrap();
+    assert_eq!(text(any_value::Value::ArrayValue(list)), r#"[1,"b"]"#);
+    assert_eq!(text(any_value::Value::BoolValue(true)), "true");
+    assert_eq!(text(any_value::Value::DoubleValue(0.5)), "0.5");
+}
+
+#[test]
+fn several_points_of_a_series_stay_together() {
+    let points = (0..3u64).map(|i| NumberDataPoint { time_unix_nano: T + i * 1_000_000, ..number(&[], i as f64) });
+    check(
+        &request(&[], "lib", vec![metric("c", "", gauge(points.collect()))]),
+        &expect![[r"
+            c 0 1 2
+            # c gauge
+        "]],
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(&bytes);
+    }
+}
