@@ -96,6 +96,34 @@ mod tests {
 
     use super::*;
 
+    /// The contract of [`Collector`], for every implementation, on a live kernel, a made-up one and none.
+    #[test]
+    fn every_collector_keeps_the_contract() {
+        let made_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/collect");
+        for tree in [Path::new("/"), &made_up, Path::new("/nonexistent")] {
+            let config = CollectConfig::at(&tree.join("proc"), &tree.join("sys"));
+            for member in &mut Collectors::new(&config).members {
+                let name = member.collector.name();
+                assert!(super::super::config::NAMES.contains(&name), "{name} cannot be left out by the config");
+                let mut rounds = [Vec::new(), Vec::new()];
+                let outcomes = rounds.each_mut().map(|round| member.collector.collect(round).is_ok());
+                assert_eq!(outcomes[0], outcomes[1], "{name} on {tree:?}");
+                for families in &rounds {
+                    let names: Vec<_> = families.iter().map(|family| &family.name).collect();
+                    assert!(names.iter().enumerate().all(|(place, name)| !names[..place].contains(name)), "{names:?}");
+                    for family in families {
+                        let mut labels: Vec<_> = family.points.iter().map(|point| &point.labels).collect();
+                        labels.sort();
+                        labels.dedup();
+                        assert_eq!(labels.len(), family.points.len(), "{} has a label set twice", family.name);
+                    }
+                }
+                let order = |round: &[Family]| round.iter().map(|family| family.name.clone()).collect::<Vec<_>>();
+                assert_eq!(order(&rounds[0]), order(&rounds[1]), "{name} on {tree:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_missing_tree_fails_by_collector_and_is_counted() {
         let nowhere = Path::new("/nonexistent/proc");

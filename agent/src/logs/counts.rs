@@ -12,14 +12,20 @@ use crate::collect::{Family, Kind};
 /// Counters of all lines since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    lines: BTreeMap<(String, Severity), u64>,
-    templates: BTreeMap<(u64, String), TemplateCount>,
+    sources: BTreeMap<String, Source>,
     pub(super) follow: FollowCounts,
     pub(super) files: usize,
     pub(super) templates_known: usize,
     pub(super) templates_evicted: u64,
     pub(super) held_back: u64,
     forgotten: u64,
+}
+
+/// One file's lines.
+#[derive(Debug, Default)]
+struct Source {
+    by_severity: BTreeMap<Severity, u64>,
+    templates: BTreeMap<u64, TemplateCount>,
 }
 
 /// One template in one source.
@@ -34,29 +40,32 @@ struct TemplateCount {
 
 /// Series of templates that are shown: the busiest. The rest are in `petrel_log_lines_total`.
 const SHOWN_MAX: usize = 200;
-/// Pairs of template and source that are counted; the one silent for longest is forgotten.
-const TEMPLATES_MAX: usize = 4000;
+/// Templates counted in one source; the one silent for longest is forgotten.
+const TEMPLATES_MAX: usize = 2000;
+/// Sources counted under their own names; files whose names hold a date come and go for ever.
+const SOURCES_MAX: usize = 200;
+/// Where the lines of all further sources are counted.
+const OTHER_SOURCES: &str = "(others)";
 
 impl Counts {
     /// Counts a line.
     pub(super) fn line(&mut self, source: &str, severity: Severity, template: u64, now: Timestamp) {
-        *self.lines.entry((source.to_owned(), severity)).or_default() += 1;
-        let key = (template, source.to_owned());
-        if self.templates.len() >= TEMPLATES_MAX && !self.templates.contains_key(&key) {
-            let oldest = self.templates.iter().min_by_key(|(_, count)| count.seen).map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest {
-                self.templates.remove(&oldest);
-                self.forgotten += 1;
-            }
+        let source = self.source(source);
+        *source.by_severity.entry(severity).or_default() += 1;
+        let is_full = source.templates.len() >= TEMPLATES_MAX && !source.templates.contains_key(&template);
+        if is_full {
+            let oldest = source.templates.iter().min_by_key(|(_, count)| count.seen).map(|(oldest, _)| *oldest);
+            source.templates.remove(&oldest.unwrap_or(template));
         }
-        let count = self.templates.entry(key).or_default();
+        let count = source.templates.entry(template).or_default();
         count.lines += 1;
         count.seen = now;
+        self.forgotten += u64::from(is_full);
     }
 
     /// Whether one more line of the template may travel whole in this minute; counts it either way.
     pub(super) fn admit(&mut self, source: &str, template: u64, per_minute: u32, now: Timestamp) -> bool {
-        let Some(count) = self.templates.get_mut(&(template, source.to_owned())) else { return true };
+        let count = self.source(source).templates.entry(template).or_default();
         let minute = now.div_euclid(60_000);
         if count.minute != minute {
             (count.minute, count.whole) = (minute, 0);
@@ -70,17 +79,25 @@ impl Counts {
         is_admitted
     }
 
+    fn source(&mut self, source: &str) -> &mut Source {
+        let is_named = self.sources.len() < SOURCES_MAX || self.sources.contains_key(source);
+        self.sources.entry(if is_named { source } else { OTHER_SOURCES }.to_owned()).or_default()
+    }
+
     /// `petrel_log_template_total`, the busiest templates.
     pub(super) fn template_family(&self) -> Family {
-        let mut busiest: Vec<_> = self.templates.iter().collect();
-        busiest.sort_by_key(|(_, count)| Reverse(count.lines));
+        let of_source = |(name, source): (_, &'_ Source)| {
+            source.templates.iter().map(move |(template, count)| ((*template, name), count.lines)).collect::<Vec<_>>()
+        };
+        let mut busiest: Vec<((u64, &String), u64)> = self.sources.iter().flat_map(of_source).collect();
+        busiest.sort_by_key(|(_, lines)| Reverse(*lines));
         busiest.truncate(SHOWN_MAX);
         // In a fixed order: the exposition should not shuffle.
-        busiest.sort_by_key(|(key, _)| *key);
+        busiest.sort_unstable();
         let mut family =
             Family::new(Kind::Counter, "petrel_log_template_total", "Lines of the template, of the busiest templates.");
-        for ((template, source), count) in busiest {
-            family.push(&[("template", &format!("{template:016x}")), ("source", source)], count.lines as f64);
+        for ((template, source), lines) in busiest {
+            family.push(&[("template", &format!("{template:016x}")), ("source", source)], lines as f64);
         }
         family
     }
@@ -89,8 +106,10 @@ impl Counts {
     pub(super) fn families(&self) -> Vec<Family> {
         let mut lines =
             Family::new(Kind::Counter, "petrel_log_lines_total", "Lines read, whether they travelled whole or not.");
-        for ((source, severity), count) in &self.lines {
-            lines.push(&[("source", source), ("severity", severity.as_str())], *count as f64);
+        for (name, source) in &self.sources {
+            for (severity, count) in &source.by_severity {
+                lines.push(&[("source", name), ("severity", severity.as_str())], *count as f64);
+            }
         }
         let counter = |name: &'static str, help: &'static str, value: u64| {
             Family::new(Kind::Counter, name, help).with(value as f64)
@@ -119,5 +138,25 @@ impl Counts {
             gauge("petrel_log_templates", "Templates known.", self.templates_known),
             gauge("petrel_log_files", "Files that are open.", self.files),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded_and_no_line_goes_uncounted() {
+        let mut counts = Counts::default();
+        for number in 0..SOURCES_MAX + 50 {
+            counts.line(&number.to_string(), Severity::Info, 1, 0);
+        }
+        for template in 0..TEMPLATES_MAX as u64 + 50 {
+            counts.line("0", Severity::Info, template, template as i64);
+        }
+        assert_eq!((counts.sources.len(), counts.sources["0"].templates.len()), (SOURCES_MAX + 1, TEMPLATES_MAX));
+        let lines: f64 = counts.families()[1].points.iter().map(|point| point.value).sum();
+        assert_eq!(lines, (SOURCES_MAX + 50 + TEMPLATES_MAX + 50) as f64);
+        assert_eq!(counts.template_family().points.len(), SHOWN_MAX);
     }
 }
