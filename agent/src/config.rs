@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use crate::collect::{CheckCollectConfigError, CollectConfig, RawCollectConfig};
+use crate::drive::{CheckDriveError, DriveConfig, RawDriveConfig};
 use crate::heartbeat::{CheckHeartbeatError, HeartbeatConfig, HeartbeatPath, RawHeartbeatConfig};
+use crate::logs::{CheckLogsConfigError, LogsConfig, RawLogsConfig};
 use crate::units::Bytes;
 use crate::yaml::{self, Problem};
 
@@ -44,9 +46,15 @@ pub struct RawConfig {
     /// What is read on this host, and how often.
     #[serde(default)]
     pub collect: Option<Spanned<RawCollectConfig>>,
+    /// Log files.
+    #[serde(default)]
+    pub logs: Option<Spanned<RawLogsConfig>>,
     /// Heartbeats.
     #[serde(default)]
     pub heartbeat: Option<Spanned<RawHeartbeatConfig>>,
+    /// What a server may have done here; nothing unless written.
+    #[serde(default)]
+    pub drive: Option<Spanned<RawDriveConfig>>,
 }
 
 /// The `spool` section as written.
@@ -75,8 +83,12 @@ pub struct Config {
     pub spool_budget: Bytes,
     /// What is read on this host, and how often.
     pub collect: CollectConfig,
+    /// Log files.
+    pub logs: LogsConfig,
     /// Heartbeats.
     pub heartbeat: HeartbeatConfig,
+    /// What a server may have done here.
+    pub drive: DriveConfig,
 }
 
 /// A value that is not allowed: key, value, what is.
@@ -105,9 +117,15 @@ pub enum ValueProblem {
     /// The collect section.
     #[error("collect.{0}")]
     Collect(#[from] CheckCollectConfigError),
+    /// The logs section.
+    #[error("logs.{0}")]
+    Logs(#[from] CheckLogsConfigError),
     /// The heartbeat section.
     #[error(transparent)]
     Heartbeat(#[from] CheckHeartbeatError),
+    /// The drive section.
+    #[error(transparent)]
+    Drive(#[from] CheckDriveError),
 }
 
 impl Config {
@@ -145,6 +163,8 @@ impl Config {
             ca_file: None,
             spool_budget: SPOOL_BUDGET,
             collect: CollectConfig::at(Path::new("/proc"), Path::new("/sys")),
+            logs: RawLogsConfig::default().check().expect("the defaults are allowed, and a test says so"),
+            drive: DriveConfig::default(),
             heartbeat: HeartbeatConfig {
                 interval: Duration::from_secs(1),
                 paths: vec![HeartbeatPath { to: heartbeat_to.to_string(), from: None }],
@@ -172,6 +192,10 @@ impl RawConfig {
         };
         let (collect, at) = section(self.collect, first_at);
         let collect = collect.check().map_err(|error| (at, error.into()))?;
+        let (logs, at) = section(self.logs, first_at);
+        let logs = logs.check().map_err(|error| (at, error.into()))?;
+        let (drive, at) = section(self.drive, first_at);
+        let drive = drive.check().map_err(|error| (at, error.into()))?;
         let (heartbeat, at) = section(self.heartbeat, first_at);
         let heartbeat = heartbeat.check(&host_and_port(&servers[0])).map_err(|error| (at, error.into()))?;
         Ok(Config {
@@ -182,7 +206,9 @@ impl RawConfig {
             ca_file: self.ca_file,
             spool_budget,
             collect,
+            logs,
             heartbeat,
+            drive,
         })
     }
 
@@ -266,6 +292,8 @@ mod tests {
         let config = Config::parse(Path::new("petrel-agent.example.yaml"), text).unwrap();
         assert_eq!(config.spool_budget, SPOOL_BUDGET, "the example shows the defaults");
         assert_eq!(config.collect, RawCollectConfig::default().check().unwrap());
+        assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
+        assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
         assert_eq!(config.heartbeat.interval, Duration::from_secs(1));
     }
 
@@ -296,6 +324,11 @@ mod tests {
             (
                 "servers: ['http://127.0.0.1:1']\nspool: {budget: 1KiB}",
                 "agent.yaml:2:17: spool.budget: 1KiB is too small",
+            ),
+            ("servers: ['http://127.0.0.1:1']\nlogs: {files: [x]}", "agent.yaml:2:7: logs.files: "),
+            (
+                "servers: ['http://127.0.0.1:1']\ndrive: {allow: [a.b]}",
+                "agent.yaml:2:8: drive.allow: no driver has an action `a.b`",
             ),
             ("servers: ['http://127.0.0.1:1']\nspol: {}", "agent.yaml:2:1: "),
             ("servers: ['http://127.0.0.1:1']\nheartbeat: {interval: 1ms}", "agent.yaml:2:12: heartbeat.interval: 1ms"),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod drive;
 pub mod heartbeat;
 pub mod logs;
+pub mod rounds;
 pub mod run_loop;
 pub mod spool;
 pub mod stream;

@@ -8,27 +8,37 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::clock::{self, Clock};
-use crate::collect::{CollectConfig, Collectors};
+use crate::clock;
 use crate::config::Config;
+use crate::drive::{Hands, InventoryHandle};
 use crate::heartbeat::{Heartbeats, Identity};
-use crate::spool::{OpenSpoolError, Owned, SharedSpool, Spool};
+use crate::logs::LogTails;
+use crate::rounds::{Rounds, blocking, decode_state};
+use crate::spool::{OpenSpoolError, SharedSpool, Spool};
 use crate::stream::client::{Client, ClientConfig, ClientError, chain};
 use crate::stream::delivery::Delivery;
-use crate::stream::encode::{self, Vanished};
+use crate::stream::orders;
 use crate::stream::protocol::Class;
 use crate::stream::sender::{Sender, Stop, StreamCounters};
-use crate::telemetry;
 
-/// How long a clean stop waits for the server to take what is left. All of a stop has to fit in two seconds.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_200);
+/// All of a clean stop but the goodbye, which takes milliseconds; two seconds are promised.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// Of this, what the hands may take to leave their work; the rest is for the server to take what is left.
+const HANDS_TIMEOUT: Duration = Duration::from_millis(1_550);
+/// What rounds under way may take to be frozen.
+const ROUNDS_TIMEOUT: Duration = Duration::from_millis(300);
 /// Tokens are short; a longer file is some other file.
 const TOKEN_BYTES_MAX: u64 = 4096;
+/// Orders between the stream and the hands, which take them at once.
+const ORDERS_MAX: usize = 1;
+/// Answers between the hands and the spool; the hands keep more of their own.
+const ANSWERS_MAX: usize = 16;
 
 /// Why the agent could not start or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +63,20 @@ pub enum AgentError {
     Heartbeat(#[source] io::Error),
     /// A part of the agent ended by itself. That is a defect; a supervisor should start the agent again.
     #[error("a part of the agent ended unexpectedly")]
-    Part(#[source] Option<tokio::task::JoinError>),
+    Part(#[source] Option<JoinError>),
 }
 
-/// What the agent's parts share.
-struct Shared {
-    agent: String,
-    spool: SharedSpool,
-    client: Arc<Client>,
-    counters: Arc<StreamCounters>,
-    clock: Clock,
+/// The agent's tasks, in the order in which they are stopped.
+struct Parts {
+    /// Told to stop; broken off if they do not.
+    rounds: JoinSet<()>,
+    /// The way of orders and inventories; broken off at once.
+    errands: JoinSet<()>,
+    /// The hands, and who keeps their answers; ends when the hands have left their work.
+    hands: JoinSet<()>,
+    /// What empties the spool.
+    senders: JoinSet<()>,
+    stop: Stop,
 }
 
 /// Runs the agent until `cancel`, then stops it cleanly in less than two seconds: what is spooled is offered to the server
@@ -72,7 +86,6 @@ struct Shared {
 /// # Errors
 /// The agent cannot start, or one of its parts ended by itself.
 pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentError> {
-    let clock = clock::wall();
     let mut rng = StdRng::from_entropy();
     let token = read_token(config.token_file.as_deref()).await?;
     let epoch = format!("{:032x}", rng.r#gen::<u128>());
@@ -88,100 +101,129 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
     let client = Arc::new(blocking(move || Client::new(client_config, &epoch)).await?);
     let identity = identity(&config.agent, token.unwrap_or_default());
     let heartbeats =
-        Heartbeats::start(config.heartbeat.clone(), identity, clock.clone()).map_err(AgentError::Heartbeat)?;
-    let shared =
-        Shared { agent: config.agent.clone(), spool: SharedSpool::new(spool), client, counters: Arc::default(), clock };
-    info!(agent = config.agent, server = %config.servers[0], version = env!("CARGO_PKG_VERSION"), "agent started");
+        Heartbeats::start(config.heartbeat.clone(), identity, clock::wall()).map_err(AgentError::Heartbeat)?;
+    let (agent, server) = (config.agent.clone(), config.servers[0].clone());
+    info!(agent, %server, version = env!("CARGO_PKG_VERSION"), "agent started");
 
-    let stop = Stop { draining: CancellationToken::new(), now: CancellationToken::new() };
-    let mut senders = start_senders(&shared, &stop, &mut rng);
-    let mut producers = JoinSet::new();
-    producers.spawn(collect_rounds(shared.part(), config.collect, cancel.clone()));
-
+    let mut parts = start(config, spool, client, rng, &cancel).await;
     let ended = tokio::select! {
         () = cancel.cancelled() => None,
-        ended = producers.join_next() => Some(ended),
-        ended = senders.join_next() => Some(ended),
+        ended = parts.any_ended() => Some(ended),
     };
-    // Everything that writes into the spool first, then what empties it, then the word that nothing more will come.
-    producers.shutdown().await;
-    stop.draining.cancel();
-    let drained = timeout(FLUSH_TIMEOUT, async { while senders.join_next().await.is_some() {} }).await;
-    stop.now.cancel();
+    let is_flushed = parts.stop().await;
     heartbeats.stop().await;
-    info!(agent = config.agent, flushed = drained.is_ok(), "agent stopped");
+    info!(agent, is_flushed, "agent stopped");
     match ended {
         // A part may see the cancellation before this function does.
-        None | Some(Some(Ok(()))) if cancel.is_cancelled() => Ok(()),
+        None | Some(Ok(())) if cancel.is_cancelled() => Ok(()),
         None => Ok(()),
-        Some(ended) => Err(AgentError::Part(ended.and_then(Result::err))),
+        Some(ended) => Err(AgentError::Part(ended.err())),
     }
 }
 
-impl Shared {
-    fn part(&self) -> Shared {
-        Shared {
-            agent: self.agent.clone(),
-            spool: self.spool.clone(),
-            client: Arc::clone(&self.client),
-            counters: Arc::clone(&self.counters),
-            clock: self.clock.clone(),
-        }
-    }
-}
-
-fn start_senders(shared: &Shared, stop: &Stop, rng: &mut StdRng) -> JoinSet<()> {
-    let mut senders = JoinSet::new();
+async fn start(
+    config: Config,
+    spool: Spool,
+    client: Arc<Client>,
+    mut rng: StdRng,
+    cancel: &CancellationToken,
+) -> Parts {
+    let log_state = decode_state(spool.state(Class::Logs));
+    let rounds = Rounds {
+        agent: config.agent.as_str().into(),
+        spool: SharedSpool::new(spool),
+        counters: Arc::new(StreamCounters::default()),
+        logs: Arc::default(),
+        clock: clock::wall(),
+    };
+    let stop = Stop { draining: CancellationToken::new(), now: CancellationToken::new() };
+    let mut parts = Parts {
+        rounds: JoinSet::new(),
+        errands: JoinSet::new(),
+        hands: JoinSet::new(),
+        senders: JoinSet::new(),
+        stop: stop.clone(),
+    };
     for class in Class::ALL {
         let sender = Sender {
             class,
-            client: Arc::clone(&shared.client),
-            spool: shared.spool.clone(),
+            client: Arc::clone(&client),
+            spool: rounds.spool.clone(),
             delivery: Delivery::new(StdRng::seed_from_u64(rng.r#gen())),
-            counters: Arc::clone(&shared.counters),
+            counters: Arc::clone(&rounds.counters),
         };
-        senders.spawn(sender.run(stop.clone()));
+        parts.senders.spawn(sender.run(stop.clone()));
     }
-    senders
+    let (drive, agent, state_dir) = (config.drive, config.agent, config.state_dir.clone());
+    let hands = blocking(move || Hands::open(drive, agent, &state_dir)).await;
+    // An agent that cannot act still observes.
+    let hands = hands.inspect_err(|error| error!(error = chain(error), "orders cannot be taken")).ok();
+    let inventory = hands.as_ref().map(Hands::inventory_handle);
+    if let Some(hands) = hands {
+        parts.start_hands(hands, &rounds, client, rng, cancel);
+    }
+    let logs = config.logs.with_templates_file(config.state_dir.join("templates"));
+    let tails = LogTails::new(&logs, log_state, clock::wall());
+    parts.rounds.spawn(rounds.clone().follow(tails, cancel.clone()));
+    parts.rounds.spawn(rounds.collect(config.collect, inventory, cancel.clone()));
+    parts
 }
 
-/// Collects at every interval and freezes each round in the spool, until told to stop.
-async fn collect_rounds(shared: Shared, config: CollectConfig, stop: CancellationToken) {
-    let mut ticks = interval(config.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut collectors = Collectors::new(&config);
-    let mut vanished = Vanished::default();
-    loop {
+impl Parts {
+    fn start_hands(
+        &mut self,
+        hands: Hands,
+        rounds: &Rounds,
+        client: Arc<Client>,
+        mut rng: StdRng,
+        cancel: &CancellationToken,
+    ) {
+        let (order_in, order_out) = mpsc::channel(ORDERS_MAX);
+        let (answer_in, answer_out) = mpsc::channel(ANSWERS_MAX);
+        let acted = Arc::new(Notify::new());
+        let inventory: InventoryHandle = hands.inventory_handle();
+        let spool = rounds.spool.clone();
+        self.errands.spawn(orders::pull(
+            Arc::clone(&client),
+            spool.clone(),
+            order_in,
+            StdRng::seed_from_u64(rng.r#gen()),
+            cancel.clone(),
+        ));
+        self.errands.spawn(orders::tell_inventory(client, inventory, Arc::clone(&acted), cancel.clone()));
+        self.hands.spawn(orders::keep_answers(answer_out, spool, acted, rounds.clock.clone()));
+        self.hands.spawn(hands.run(order_out, answer_in, cancel.clone()));
+    }
+
+    /// Returns when any part ended, which none does by itself unless it is defect.
+    async fn any_ended(&mut self) -> Result<(), JoinError> {
         tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            Some(ended) = self.rounds.join_next() => ended,
+            Some(ended) = self.errands.join_next() => ended,
+            Some(ended) = self.hands.join_next() => ended,
+            Some(ended) = self.senders.join_next() => ended,
+            else => Ok(()),
         }
-        let now = (shared.clock)();
-        let counters = Arc::clone(&shared.counters);
-        let own = shared.spool.with(move |spool| telemetry::families(spool, &counters)).await;
-        let agent = shared.agent.clone();
-        let encoded;
-        (collectors, vanished, encoded) = blocking(move || {
-            let mut families = collectors.collect();
-            families.extend(own);
-            let (families, gone) = vanished.step(families);
-            let encoded = encode::metrics(&agent, families, &gone, now);
-            (collectors, vanished, encoded)
-        })
-        .await;
-        let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
-        if let Err(error) = shared.spool.append(Class::Metrics, frozen, now).await {
-            error!(error = chain(&error), records = encoded.records, "a round of samples is lost");
-        }
+    }
+
+    /// What writes into the spool first, then what empties it. Says whether the server took all there was an answer for.
+    async fn stop(mut self) -> bool {
+        let begun = Instant::now();
+        self.errands.shutdown().await;
+        let _ = timeout_at(begun + ROUNDS_TIMEOUT, finish(&mut self.rounds)).await;
+        self.rounds.shutdown().await;
+        let _ = timeout_at(begun + HANDS_TIMEOUT, finish(&mut self.hands)).await;
+        self.hands.shutdown().await;
+        self.stop.draining.cancel();
+        let is_flushed = timeout_at(begun + STOP_TIMEOUT, finish(&mut self.senders)).await.is_ok();
+        self.stop.now.cancel();
+        self.senders.shutdown().await;
+        is_flushed
     }
 }
 
-/// Runs what blocks on a thread where it may.
-async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(body).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+async fn finish(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn read_token(path: Option<&Path>) -> Result<Option<String>, AgentError> {

@@ -14,10 +14,14 @@ use super::client::{Client, RequestError, chain};
 use super::delivery::{Delivery, Next, Reply};
 use super::protocol::{Class, Order, OrderAnswer};
 use crate::clock::Clock;
+use crate::drive::InventoryHandle;
 use crate::spool::{Owned, SharedSpool};
 
 /// Wait before it is looked again whether answers have left, or before a write to a failing disk is tried again.
 const SPOOL_WAIT: Duration = Duration::from_secs(1);
+
+/// Time between two inventories; the server treats one that is much older as none.
+const INVENTORY_EVERY: Duration = Duration::from_secs(10);
 
 /// Asks for orders and hands them on until told to stop, or until nobody takes them.
 pub async fn pull(
@@ -80,6 +84,38 @@ async fn pull_once(client: &Client, spool: &SharedSpool, orders: &mpsc::Sender<O
         }
     }
     Ok(true)
+}
+
+/// Sends what the drivers see every ten seconds, and at once after each answer, until told to stop.
+pub async fn tell_inventory(
+    client: Arc<Client>,
+    inventory: InventoryHandle,
+    acted: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut failing = false;
+    loop {
+        let seen = tokio::select! {
+            () = stop.cancelled() => return,
+            seen = inventory.read() => seen,
+        };
+        let sent = tokio::select! {
+            () = stop.cancelled() => return,
+            sent = client.send_inventory(&seen) => sent,
+        };
+        let failed = sent.is_err();
+        match sent {
+            Err(error) if !failing => warn!(error = chain(&error), "inventory cannot be sent; trying again"),
+            Err(error) => debug!(error = chain(&error), "inventory cannot be sent"),
+            Ok(()) => {}
+        }
+        failing = failed;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = acted.notified() => {}
+            () = sleep(INVENTORY_EVERY) => {}
+        }
+    }
 }
 
 /// Spools answers until whoever makes them is gone; wakes `acted` after each, so that the inventory is sent afresh.

@@ -1,0 +1,149 @@
+//! Rounds: what collectors and log tails read, frozen in the spool. A round of samples is made at every interval; log lines
+//! are frozen together with where reading stands after them, so a crash neither loses nor repeats one. Decides nothing else.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::collect::{CollectConfig, Collectors, Family};
+use crate::drive::InventoryHandle;
+use crate::logs::{LogRound, LogState, LogTails};
+use crate::spool::{AppendError, Owned, SharedSpool};
+use crate::stream::client::chain;
+use crate::stream::encode::{self, Vanished};
+use crate::stream::protocol::Class;
+use crate::stream::sender::StreamCounters;
+use crate::telemetry;
+
+/// Without records, where reading stands is kept this often; after a crash so many lines are counted again at most.
+const STATE_EVERY: Duration = Duration::from_secs(60);
+/// Wait before a round of log lines is offered again to a disk that is full. The lines wait in their own files.
+const DISK_WAIT: Duration = Duration::from_secs(5);
+/// The largest state of log tails that is read back: a thousand files take a tenth of it.
+const STATE_BYTES_MAX: usize = 4 << 20;
+
+/// What those who make rounds share. Cheap to clone.
+#[derive(Clone)]
+pub struct Rounds {
+    /// The agent's id, `instance` of its series.
+    pub agent: Arc<str>,
+    /// Where rounds go.
+    pub spool: SharedSpool,
+    /// What the stream counted.
+    pub counters: Arc<StreamCounters>,
+    /// What the log tails counted, as of their last round.
+    pub logs: Arc<Mutex<Vec<Family>>>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Rounds {
+    /// Collects at every interval until told to stop. `hands` are asked for what they counted.
+    pub async fn collect(self, config: CollectConfig, hands: Option<InventoryHandle>, stop: CancellationToken) {
+        let mut ticks = interval(config.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut collectors = Collectors::new(&config);
+        let mut vanished = Vanished::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let now = (self.clock)();
+            let counters = Arc::clone(&self.counters);
+            let mut own = self.spool.with(move |spool| telemetry::families(spool, &counters)).await;
+            own.extend(self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+            own.extend(hands.iter().flat_map(InventoryHandle::families));
+            let agent = Arc::clone(&self.agent);
+            let encoded;
+            (collectors, vanished, encoded) = blocking(move || {
+                let mut families = collectors.collect();
+                families.extend(own);
+                let (families, gone) = vanished.step(families);
+                let encoded = encode::metrics(&agent, families, &gone, now);
+                (collectors, vanished, encoded)
+            })
+            .await;
+            let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
+            if let Err(error) = self.spool.append(Class::Metrics, frozen, now).await {
+                error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
+            }
+        }
+    }
+
+    /// Freezes what the tails read until told to stop.
+    pub async fn follow(self, mut tails: LogTails, stop: CancellationToken) {
+        let mut kept_at = Instant::now();
+        let mut unkept = None;
+        loop {
+            let round = tokio::select! {
+                () = stop.cancelled() => break,
+                round = tails.next() => round,
+            };
+            *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = tails.families();
+            if round.records.is_empty() && kept_at.elapsed() < STATE_EVERY {
+                unkept = Some(round);
+                continue;
+            }
+            unkept = None;
+            self.freeze(&round, &stop).await;
+            kept_at = Instant::now();
+        }
+        if let Some(round) = unkept {
+            self.freeze(&round, &stop).await;
+        }
+    }
+
+    /// Keeps a round. While the disk is full it waits, which holds up the tails and loses nothing.
+    async fn freeze(&self, round: &LogRound, stop: &CancellationToken) {
+        let now = (self.clock)();
+        let encoded = encode::logs(&self.agent, &round.records, now);
+        let frozen = Owned { records: encoded.records, state: encode_state(&round.state), body: encoded.body };
+        loop {
+            match self.spool.append(Class::Logs, frozen.clone(), now).await {
+                Ok(_) => return,
+                Err(error @ AppendError::Full { .. }) => {
+                    error!(error = chain(&error), records = frozen.records, "log lines are lost");
+                    return;
+                }
+                Err(error @ AppendError::Io(_)) => warn!(error = chain(&error), "log lines wait for the disk"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(DISK_WAIT) => {}
+            }
+        }
+    }
+}
+
+/// Runs what blocks on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(body).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Where reading stands, as it goes into the spool: JSON compressed with zstd.
+fn encode_state(state: &LogState) -> Vec<u8> {
+    let json =
+        serde_json::to_vec(state).expect("a state has string keys only, and paths came from a directory as UTF-8");
+    zstd::bulk::compress(&json, 1).expect("the output buffer is sized by zstd's own bound, and the level exists")
+}
+
+/// Reads it back; `None` where there was none. One that cannot be read is reported, and reading starts as on a new host.
+pub(crate) fn decode_state(bytes: &[u8]) -> Option<LogState> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let json = zstd::bulk::decompress(bytes, STATE_BYTES_MAX).ok();
+    let state = json.and_then(|json| serde_json::from_slice(&json).ok());
+    if state.is_none() {
+        warn!("where reading of log files stood cannot be read back; they are followed anew");
+    }
+    state
+}
