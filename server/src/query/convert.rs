@@ -190,8 +190,8 @@ fn convert_selector(selector: &parsed::VectorSelector) -> Result<Selector, Parse
             ParsedOp::NotEqual => {
                 Ok(Matcher { name: matcher.name.clone(), op: crate::series::MatchOp::NotEqual(matcher.value.clone()) })
             }
-            ParsedOp::Re(_) => Matcher::regex(&matcher.name, &matcher.value, false).map_err(source),
-            ParsedOp::NotRe(_) => Matcher::regex(&matcher.name, &matcher.value, true).map_err(source),
+            ParsedOp::Re(regex) => Matcher::regex(&matcher.name, pattern(regex.as_str()), false).map_err(source),
+            ParsedOp::NotRe(regex) => Matcher::regex(&matcher.name, pattern(regex.as_str()), true).map_err(source),
         }
     });
     Ok(Selector {
@@ -199,6 +199,11 @@ fn convert_selector(selector: &parsed::VectorSelector) -> Result<Selector, Parse
         offset_ms: offset(selector.offset.as_ref())?,
         at: selector.at.as_ref().map(convert_at).transpose()?,
     })
+}
+
+/// The pattern within the parser's anchors. The parser has escaped braces that Go takes as they are.
+fn pattern(anchored: &str) -> &str {
+    anchored.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(anchored)
 }
 
 fn convert_at(at: &parsed::AtModifier) -> Result<At, ParseQueryError> {

@@ -1,8 +1,88 @@
-//! What one query may cost, and the handle that ends it early.
+//! What queries may cost, as written and as checked, and the handle that ends one early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use petrel_agent::units::Span;
+use serde::{Deserialize, Serialize};
+
+/// The `query` section of the server's config, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawQueryOptions {
+    /// Most samples that one query holds in memory at a time.
+    pub samples_max: u64,
+    /// Longest time that one query may take.
+    pub timeout: Span,
+    /// How far an instant selector looks back for the last sample of a series.
+    pub lookback: Span,
+    /// Most steps of a range query.
+    pub steps_max: usize,
+    /// Most queries that run at one time; ten times as many wait.
+    pub concurrent_max: usize,
+}
+
+/// Checked settings of queries.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// Bounds of each evaluation.
+    pub limits: Limits,
+    /// Most evaluations at one time.
+    pub concurrent_max: usize,
+}
+
+/// A value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryOptionsError {
+    /// Nothing could be asked.
+    #[error("query.{key} must not be zero; leave it out for the default")]
+    Zero {
+        /// Which key.
+        key: &'static str,
+    },
+}
+
+/// The defaults of Prometheus.
+impl Default for RawQueryOptions {
+    fn default() -> RawQueryOptions {
+        let limits = Limits::default();
+        RawQueryOptions {
+            samples_max: limits.samples_max,
+            timeout: Span(limits.timeout),
+            lookback: Span(Duration::from_millis(limits.lookback_ms.unsigned_abs())),
+            steps_max: limits.steps_max,
+            concurrent_max: 20,
+        }
+    }
+}
+
+impl RawQueryOptions {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn check(&self) -> Result<QueryOptions, QueryOptionsError> {
+        let values = [
+            ("samples_max", self.samples_max),
+            ("timeout", self.timeout.as_ms().unsigned_abs()),
+            ("lookback", self.lookback.as_ms().unsigned_abs()),
+            ("steps_max", self.steps_max as u64),
+            ("concurrent_max", self.concurrent_max as u64),
+        ];
+        if let Some((key, _)) = values.into_iter().find(|(_, value)| *value == 0) {
+            return Err(QueryOptionsError::Zero { key });
+        }
+        let limits = Limits {
+            samples_max: self.samples_max,
+            timeout: self.timeout.0,
+            lookback_ms: self.lookback.as_ms(),
+            steps_max: self.steps_max,
+            cancel: Cancel::default(),
+        };
+        Ok(QueryOptions { limits, concurrent_max: self.concurrent_max })
+    }
+}
 
 /// Bounds of one evaluation.
 #[derive(Debug, Clone)]
@@ -45,5 +125,21 @@ impl Cancel {
     /// Whether somebody called [`Cancel::cancel`].
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_allowed_and_zero_is_not() {
+        let checked = RawQueryOptions::default().check().unwrap();
+        assert_eq!((checked.limits.lookback_ms, checked.concurrent_max), (300_000, 20));
+        let wrong = RawQueryOptions { steps_max: 0, ..RawQueryOptions::default() };
+        assert_eq!(
+            wrong.check().unwrap_err().to_string(),
+            "query.steps_max must not be zero; leave it out for the default"
+        );
     }
 }

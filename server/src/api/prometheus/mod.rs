@@ -17,7 +17,7 @@ use axum::routing::get;
 use crate::clock::Clock;
 use crate::query::ast::Expr;
 use crate::query::source::Source;
-use crate::query::{self, Answer, Limits, QueryError, StepRange};
+use crate::query::{self, Answer, Limits, QueryError, QueryOptions, RawQueryOptions, StepRange};
 use crate::series::Timestamp;
 
 use gate::Gate;
@@ -26,9 +26,6 @@ use params::Params;
 
 /// Largest form body: many `match[]`, each far below this.
 const BODY_BYTES_MAX: usize = 1 << 20;
-
-/// Evaluations at one time; Prometheus's default of `--query.max-concurrency`.
-const CONCURRENT_MAX: usize = 20;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -39,10 +36,17 @@ struct Api {
     gate: Arc<Gate>,
 }
 
-/// The routes below `/api/v1` that ask for samples, series and metadata. Each evaluation runs on a blocking thread within
-/// `limits`, at most twenty at one time, and stops when its client leaves.
+/// [`router_with`] the default of how many evaluations run at one time, which is twenty.
 pub fn router(source: Arc<dyn Source>, clock: Clock, limits: Limits) -> Router {
-    let gate = Arc::new(Gate::new(CONCURRENT_MAX));
+    let concurrent_max = RawQueryOptions::default().concurrent_max;
+    router_with(source, clock, QueryOptions { limits, concurrent_max })
+}
+
+/// The routes below `/api/v1` that ask for samples, series and metadata. Each evaluation runs on a blocking thread within
+/// its limits and stops when its client leaves.
+pub fn router_with(source: Arc<dyn Source>, clock: Clock, options: QueryOptions) -> Router {
+    let QueryOptions { limits, concurrent_max } = options;
+    let gate = Arc::new(Gate::new(concurrent_max));
     Router::new()
         .route("/api/v1/query", get(instant).post(instant))
         .route("/api/v1/query_range", get(range).post(range))

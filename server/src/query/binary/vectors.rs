@@ -39,7 +39,7 @@ pub(super) fn eval(
     for group in 0..pairing.groups.len() {
         let work = (many_in[group].len() + 1) * (one_in[group].len() + 1) * grid.count;
         evaluator.worked(work as u64)?;
-        results.begin_group();
+        results.begin_group(group);
         pairing.many_side(&mut results, group, &many_in[group], &one_in[group])?;
         pairing.unmatched_one_side(&mut results, group, &many_in[group], &one_in[group])?;
     }
@@ -145,10 +145,12 @@ impl Pairing<'_> {
     ) -> Result<(), QueryError> {
         // In a one-to-one matching any second pair of the group is an error, else only one with the same labels.
         let seen = if self.is_one_to_one() { &mut results.seen_in_group } else { &mut results.seen[target] };
-        if seen.is_empty() {
-            *seen = vec![false; self.steps];
+        if seen.0 != results.group || seen.1.is_empty() {
+            seen.0 = results.group;
+            seen.1.clear();
+            seen.1.resize(self.steps, false);
         }
-        if std::mem::replace(&mut seen[step], true) {
+        if std::mem::replace(&mut seen.1[step], true) {
             return Err(if self.is_one_to_one() { QueryError::ImplicitGroup } else { QueryError::GroupNotUnique });
         }
         let (lhs, rhs) = if self.swapped { (one, many) } else { (many, one) };
@@ -186,15 +188,17 @@ impl Pairing<'_> {
 struct Results {
     streams: Vec<Stream>,
     by_labels: HashMap<Labels, usize>,
-    /// Per stream, the steps at which a pair of the group was seen, whether or not a comparison kept it.
-    seen: Vec<Vec<bool>>,
-    seen_in_group: Vec<bool>,
+    /// The group at work.
+    group: usize,
+    /// Per stream, the group that last wrote to it and the steps at which it did, whether or not a comparison kept it.
+    seen: Vec<(usize, Vec<bool>)>,
+    /// The same for all streams of a group together.
+    seen_in_group: (usize, Vec<bool>),
 }
 
 impl Results {
-    fn begin_group(&mut self) {
-        self.seen_in_group.clear();
-        self.seen.iter_mut().for_each(Vec::clear);
+    fn begin_group(&mut self, group: usize) {
+        self.group = group;
     }
 
     fn target(&mut self, labels: Labels, drop_name: bool, steps: usize) -> usize {
@@ -204,7 +208,7 @@ impl Results {
                 let labels = free.key().clone();
                 free.insert(self.streams.len());
                 self.streams.push(Stream { labels, drop_name, values: vec![ABSENT; steps] });
-                self.seen.push(Vec::new());
+                self.seen.push((self.group, Vec::new()));
                 self.streams.len() - 1
             }
         }
