@@ -2,7 +2,9 @@
 //! position after a restart, in the rotated file too. Decides nothing about lines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::config::LogsConfig;
 use super::glob;
@@ -74,12 +76,12 @@ impl Follow {
     }
 
     /// Where reading stands now.
-    pub(super) fn state(&self) -> LogState {
+    pub(super) fn state(&self, now: i64) -> LogState {
         if let Some(kept) = &self.kept {
             return kept.clone();
         }
         let all = self.named.values().chain(&self.rotated);
-        LogState { files: all.map(|tail| tail.position().clone()).collect() }
+        LogState { at: now, files: all.map(|tail| tail.position().clone()).collect() }
     }
 
     /// One round: looks for files, then reads about `lines_max` lines and hands each to `take` with its file's name;
@@ -181,6 +183,7 @@ impl Follow {
             // Another file has the name now: it is new. The old one was looked for already.
             Some(_) => {}
             None if self.looked || self.config.from_beginning => {}
+            None if kept.is_some_and(|kept| was_made_after(&about, kept.at)) => {}
             None => tail.skip_to_end()?,
         }
         Ok(Some(tail))
@@ -252,6 +255,12 @@ impl Follow {
         });
         lines
     }
+}
+
+/// Whether a file is younger than `at`; no where the file system does not say.
+fn was_made_after(about: &Metadata, at: i64) -> bool {
+    let made = about.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    made.is_some_and(|made| i64::try_from(made.as_millis()).is_ok_and(|made| made > at))
 }
 
 /// Looks beside `position.path` for the file that the position was in: by inode, or by how it begins.
@@ -329,7 +338,7 @@ mod tests {
 
         /// The process dies and starts again from the kept state.
         fn restart(&mut self) {
-            let text = serde_json::to_string(&self.follow.state()).unwrap();
+            let text = serde_json::to_string(&self.follow.state(self.now)).unwrap();
             self.follow = Follow::new(&config(&self.folder), Some(serde_json::from_str(&text).unwrap()));
         }
     }
@@ -423,6 +432,21 @@ mod tests {
         scene.restart();
         assert_eq!(scene.read(), "2 x 3 y");
         scene.restart();
+        assert_eq!(scene.read(), "");
+    }
+
+    #[test]
+    fn a_file_made_while_the_agent_was_down_is_read_from_its_begin() {
+        let mut scene = Scene::new();
+        scene.append("old.log", "old\n");
+        scene.read();
+        let kept = LogState { at: i64::MAX, ..scene.follow.state(0) };
+        scene.append("made.log", "missed\n");
+        scene.restart();
+        // The scene's clock stands at 1970: every file is younger.
+        assert_eq!(scene.read(), "missed");
+        scene.append("other.log", "skipped\n");
+        scene.follow = Follow::new(&config(&scene.folder), Some(kept));
         assert_eq!(scene.read(), "");
     }
 

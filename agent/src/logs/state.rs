@@ -3,11 +3,15 @@
 
 use std::path::PathBuf;
 
+use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Positions in all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
+    /// When reading stood there: a file made later is new, and read from its begin after a restart.
+    #[serde(default)]
+    pub at: Timestamp,
     /// One for each file that was followed, and for each rotated one that is still read.
     pub files: Vec<FilePosition>,
 }

@@ -128,9 +128,9 @@ impl Worker {
         loop {
             watch.keep_to(&self.follow.folders());
             let (round, more) = self.round();
-            let is_news = !round.records.is_empty() || last.as_ref() != Some(&round.state);
+            let is_news = !round.records.is_empty() || last.as_ref() != Some(&round.state.files);
             if is_news {
-                last = Some(round.state.clone());
+                last = Some(round.state.files.clone());
                 // Blocks while the run loop is busy: that is the bound on what is read ahead.
                 if self.out.blocking_send(round).is_err() {
                     break;
@@ -161,7 +161,7 @@ impl Worker {
         counts.templates_known = self.sift.miner().len();
         counts.templates_evicted = self.sift.miner().evicted();
         drop(counts);
-        (LogRound { records, state: self.follow.state() }, progress.more)
+        (LogRound { records, state: self.follow.state(now) }, progress.more)
     }
 
     /// Waits for a change; false when it is time to end.
