@@ -1,5 +1,6 @@
 //! HTTP: the Prometheus API, OTLP and remote write receivers, and our own endpoints. A thin rim.
 
+pub mod alerting;
 pub mod auth;
 pub mod listen;
 pub mod prometheus;

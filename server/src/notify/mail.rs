@@ -1,23 +1,18 @@
-//! A notice as mail: plain text and HTML, with the id of the notice in its Message-ID.
+//! A notice as mail: plain text and HTML, with the id of the notice in its Message-ID. `smtp` carries it.
 
 use std::time::{Duration, SystemTime};
 
 use askama::Template;
+use lettre::Message;
 use lettre::message::{MultiPart, MultiPartKind, SinglePart};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
-use super::config::{Email, MailTls};
+use super::config::Email;
 use super::group::Notice;
 use super::sender::SendError;
-use super::webhook::{chain, read, secret};
+use super::webhook::chain;
 use crate::decide::alert::{Alert, AlertState, Level};
 use crate::decide::level::{LEAD, PROBABILITY};
 
-/// Time for one command of the conversation.
-const COMMAND_MAX: Duration = Duration::from_secs(20);
 /// Longest subject, in characters: what phones show and more.
 const SUBJECT_MAX: usize = 180;
 
@@ -153,48 +148,6 @@ fn lead(seconds: f64) -> String {
 fn moment(at: crate::series::Timestamp) -> String {
     let time = chrono::DateTime::from_timestamp_millis(at).unwrap_or_default();
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-/// Sends a notice once.
-///
-/// # Errors
-/// A reply of 5xx is permanent; everything else may go away.
-pub async fn send(target: &Email, notice: &Notice, external_url: &str) -> Result<(), SendError> {
-    let message = message(target, notice, external_url)?;
-    let transport = transport(target).await?;
-    let sent = transport.send(message).await;
-    sent.map(drop).map_err(|error| {
-        let text = chain(&error);
-        if error.is_permanent() { SendError::Permanent(text) } else { SendError::Transient(text) }
-    })
-}
-
-async fn transport(target: &Email) -> Result<AsyncSmtpTransport<Tokio1Executor>, SendError> {
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&target.host)
-        .port(target.port)
-        .timeout(Some(COMMAND_MAX));
-    builder = match target.tls {
-        MailTls::None => builder,
-        MailTls::Starttls => builder.tls(Tls::Required(parameters(target).await?)),
-        MailTls::Tls => builder.tls(Tls::Wrapper(parameters(target).await?)),
-    };
-    if let Some((user, file)) = &target.login {
-        builder = builder.credentials(Credentials::new(user.clone(), secret(file).await?));
-    }
-    if let Some(hello) = &target.hello {
-        builder = builder.hello_name(ClientId::Domain(hello.clone()));
-    }
-    Ok(builder.build())
-}
-
-async fn parameters(target: &Email) -> Result<TlsParameters, SendError> {
-    let unusable = |error: lettre::transport::smtp::Error| SendError::Transient(chain(&error));
-    let mut builder = TlsParameters::builder(target.host.clone());
-    if let Some(file) = &target.ca_file {
-        let authority = Certificate::from_pem(&read(file).await?).map_err(unusable)?;
-        builder = builder.certificate_store(CertificateStore::None).add_root_certificate(authority);
-    }
-    builder.build_rustls().map_err(unusable)
 }
 
 #[cfg(test)]

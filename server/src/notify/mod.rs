@@ -1,7 +1,7 @@
 //! Notify: alerts grouped into notices, sent from a durable queue by webhook and mail.
 //!
 //! `group` decides (pure) who is told what and when, `queue` makes it durable in the same transaction as the state of the
-//! groups, and one worker for each receiver sends what is due (`sender`, over `webhook` and `mail`). At least once: a notice
+//! groups, and one worker for each receiver sends what is due (`sender`, over `webhook` and `smtp`). At least once: a notice
 //! that was in flight at a crash goes out again under the same id, which is its Message-ID and its Idempotency-Key.
 
 pub mod config;
@@ -10,6 +10,7 @@ pub mod mail;
 pub mod queue;
 pub mod route;
 pub mod sender;
+pub mod smtp;
 pub mod webhook;
 
 use std::collections::HashMap;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Destination, Receiver};
 use super::group::Notice;
 use super::queue::{self, Waiting};
-use super::{Notifier, mail, webhook};
+use super::{Notifier, smtp, webhook};
 use crate::clock::Clock;
 use crate::series::Timestamp;
 use crate::store::control::ControlError;
@@ -120,7 +120,7 @@ impl Notifier {
     async fn send(&self, receiver: &Receiver, notice: &Notice) -> Result<(), SendError> {
         match &receiver.destination {
             Destination::Webhook(target) => webhook::send(target, notice, &self.config.external_url).await,
-            Destination::Email(target) => mail::send(target, notice, &self.config.external_url).await,
+            Destination::Email(target) => smtp::send(target, notice, &self.config.external_url).await,
         }
     }
 

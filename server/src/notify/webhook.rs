@@ -105,7 +105,7 @@ pub fn rfc3339(at: Timestamp) -> String {
 /// Sends a notice once.
 ///
 /// # Errors
-/// 4xx but for 408 and 429, and redirects, are permanent; everything else may go away.
+/// 4xx but for 401, 403, 408 and 429, and redirects, are permanent; everything else may go away.
 pub async fn send(target: &RawWebhook, notice: &Notice, external_url: &str) -> Result<(), SendError> {
     let request = client(target).await?.post(address(target).await?);
     let request = match (&target.bearer_token_file, &target.username, &target.password_file) {
@@ -128,7 +128,8 @@ pub async fn send(target: &RawWebhook, notice: &Notice, external_url: &str) -> R
     }
     let text = format!("the receiver answered {status}");
     match status.as_u16() {
-        408 | 429 => Err(SendError::Transient(text)),
+        // 401 and 403 speak of our token, not of this notice: it may be right again within the day.
+        401 | 403 | 408 | 429 => Err(SendError::Transient(text)),
         300..=499 => Err(SendError::Permanent(text)),
         _ => Err(SendError::Transient(text)),
     }

@@ -20,6 +20,11 @@ use parse::Node;
 
 pub use format::number as format_number;
 
+/// A float as Go's `%e` writes it with the shortest digits: the form of values in Prometheus' API of alerts.
+pub fn format_scientific(value: f64) -> String {
+    format::scientific(value, None)
+}
+
 /// Longest text of one label or annotation; longer ones belong in a runbook page.
 pub const TEXT_BYTES_MAX: usize = 4 << 10;
 
