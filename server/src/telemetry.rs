@@ -101,6 +101,15 @@ pub static STORE_TAP_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
 pub static HEARTBEATS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_heartbeats_total", "Heartbeat datagrams received, by outcome.", &["outcome"]));
 
+/// Runs by runbook and how they ended; also stored as a series, where it survives restarts.
+pub static RUNS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_runs_total", "Runs that ended, by outcome.", &["runbook", "outcome"]));
+
+/// Words of people, answers and inventories that remedy could not follow.
+pub static REMEDY_REJECTED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_remedy_rejected_total", "Approvals, answers and inventories that could not be followed.")
+});
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters =
         IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");

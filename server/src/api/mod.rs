@@ -4,4 +4,5 @@ pub mod alerting;
 pub mod auth;
 pub mod listen;
 pub mod prometheus;
+pub mod remedy;
 pub mod write;

@@ -176,6 +176,11 @@ impl Engine {
         effects
     }
 
+    /// The world as guards see it now, all runs being others.
+    pub fn world_now(&self, now: Timestamp) -> World<'_> {
+        self.world(&self.runs, now)
+    }
+
     fn world<'a>(&'a self, others: &'a BTreeMap<RunId, Run>, now: Timestamp) -> World<'a> {
         World {
             fleet: &self.fleet,

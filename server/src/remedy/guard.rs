@@ -137,11 +137,11 @@ pub fn at_planning(world: World<'_>, run: &Run) -> Result<(), Refusal> {
 /// # Errors
 /// The first [`Refusal`].
 pub fn before_leg(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> {
-    if world.now - world.started_at < world.settings.settle_ms {
-        return Err(Refusal::Settling);
-    }
     if world.held && run.mode != Mode::Shadow {
         return Err(Refusal::Held);
+    }
+    if world.now - world.started_at < world.settings.settle_ms {
+        return Err(Refusal::Settling);
     }
     duties_allow(world, run)?;
     sight(world)?;

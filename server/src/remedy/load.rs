@@ -6,15 +6,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use petrel_agent::units::Span;
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_saphyr::{Location, Spanned};
 
 use super::action::Action;
 use super::judge;
-use super::runbook::{Guard, Is, Mode, OnFailure, Runbook, Step, Trigger, Undo, Verify};
+use super::raw::{RawGuard, RawRunbook, RawStep, RawTrigger, RawUndo, Scalar};
+use super::runbook::{Guard, Is, Runbook, Step, Trigger, Undo, Verify};
 use super::template::{Template, Use};
-use crate::decide::alert::Level;
 use crate::series::Matcher;
 
 /// Longest file that is read, bytes; the longest runbook we know of has 6 KiB.
@@ -41,174 +39,6 @@ impl fmt::Display for Problem {
             Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file.display(), self.message),
             None => write!(f, "{}: {}", self.file.display(), self.message),
         }
-    }
-}
-
-/// One runbook as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRunbook {
-    /// Its name, unique among all files.
-    runbook: Spanned<String>,
-    /// One sentence for people.
-    #[serde(default)]
-    description: String,
-    /// What starts it.
-    when: Spanned<RawTrigger>,
-    /// `shadow`, `approve` or `auto`.
-    #[serde(default)]
-    mode: Mode,
-    /// Conditions beside the built-in ones.
-    #[serde(default)]
-    guards: Vec<RawGuard>,
-    /// Least time between two runs for the same subject.
-    #[serde(default = "one_hour")]
-    cooldown: Span,
-    /// How long the subject must have been watched.
-    #[serde(default = "one_hour")]
-    min_history: Span,
-    /// How long a run waits for a person.
-    #[serde(default = "one_hour")]
-    approve_within: Span,
-    /// `stop` or `undo`.
-    #[serde(default)]
-    on_failure: OnFailure,
-    /// Whether the steps are undone once the alert is resolved.
-    #[serde(default)]
-    undo_when_resolved: bool,
-    /// What is done, in order.
-    steps: Vec<RawStep>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTrigger {
-    /// Matchers as in Alertmanager: `alertname="X"`, `instance=~"web.*"`.
-    #[serde(default)]
-    alert: Vec<Spanned<String>>,
-    /// Least level.
-    #[serde(default)]
-    level: Option<Level>,
-    /// Least probability, 0 to 1.
-    #[serde(default)]
-    probability: Option<Spanned<f64>>,
-    /// Longest median time left.
-    #[serde(default)]
-    lead: Option<Span>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGuard {
-    /// The condition.
-    promql: Spanned<String>,
-    /// `true` (default) or `empty`.
-    #[serde(default)]
-    is: Option<Spanned<String>>,
-    /// What to tell people when it does not hold.
-    #[serde(default)]
-    reason: String,
-    /// Whether it is a hard fact.
-    #[serde(default)]
-    precursor: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStep {
-    action: Spanned<String>,
-    #[serde(default)]
-    on: Option<Spanned<String>>,
-    #[serde(default)]
-    with: BTreeMap<String, Spanned<Scalar>>,
-    #[serde(default)]
-    timeout: Option<Span>,
-    #[serde(default)]
-    verify: Option<RawVerify>,
-    #[serde(default)]
-    undo: Option<Spanned<RawUndo>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawVerify {
-    promql: Spanned<String>,
-    #[serde(default = "one_minute")]
-    within: Span,
-}
-
-/// `true`, `false`, or an action with its arguments.
-#[derive(Debug)]
-enum RawUndo {
-    Flag(bool),
-    Do(RawUndoAction),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawUndoAction {
-    action: Spanned<String>,
-    #[serde(default)]
-    with: BTreeMap<String, Spanned<Scalar>>,
-}
-
-/// A text or a number, kept as text: templates and numbers are checked later by the action's table.
-#[derive(Debug, Clone)]
-struct Scalar(String);
-
-fn one_hour() -> Span {
-    Span(std::time::Duration::from_secs(3600))
-}
-
-fn one_minute() -> Span {
-    Span(std::time::Duration::from_secs(60))
-}
-
-impl<'de> Deserialize<'de> for RawUndo {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RawUndo, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = RawUndo;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`true`, `false`, or a map of `action` and `with`")
-            }
-
-            fn visit_bool<E>(self, flag: bool) -> Result<RawUndo, E> {
-                Ok(RawUndo::Flag(flag))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawUndo, A::Error> {
-                RawUndoAction::deserialize(MapAccessDeserializer::new(map)).map(RawUndo::Do)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
-        struct Any;
-        impl Visitor<'_> for Any {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a whole number")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_any(Any)
     }
 }
 
@@ -504,6 +334,7 @@ fn matcher(text: &str) -> Result<Matcher, String> {
 mod tests {
     use expect_test::{Expect, expect};
 
+    use super::super::runbook::OnFailure;
     use super::*;
 
     fn check(text: &str, want: &Expect) {

@@ -20,14 +20,23 @@ pub mod engine;
 pub mod event;
 pub mod fleet;
 pub mod guard;
-
+pub mod journal;
 pub mod judge;
 pub mod load;
 pub mod plan;
 pub mod progress;
+mod raw;
 pub mod run;
 pub mod runbook;
-
+pub mod service;
 pub mod settings;
 pub mod template;
+mod undo;
 pub mod verify;
+pub mod view;
+
+pub use journal::MIGRATIONS;
+pub use service::Remedy;
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,9 @@ use petrel_agent::stream::protocol::{Order, OrderAnswer, OrderOutcome};
 
 use super::event::{Effect, Entry, EntryKind, Objection, Question, Word};
 use super::guard::{self, Refusal, World};
-use super::plan::SEEN_WITHIN_MS;
-use super::run::{Condition, Leg, LegUndo, Outcome, Phase, Proof, Run, State};
+use super::run::{Condition, Leg, Outcome, Phase, Run, State};
 use super::runbook::{Is, Mode, OnFailure};
+use super::undo;
 use crate::series::Timestamp;
 
 /// How much longer than its own limits an answer is awaited: the way through the agent's spool, and a restart of either end.
@@ -314,7 +314,8 @@ impl<'a> Mover<'a> {
                 let agent = self.run.legs[number].agent.clone();
                 self.leg_failed(number, &format!("agent {agent} did not ask for it in time"));
             }
-            Phase::HandedOut { answer_by, .. } if now >= answer_by => {
+            // After a restart the agents first get the time to tell what they did meanwhile.
+            Phase::HandedOut { answer_by, .. } if now >= answer_by.max(self.world.started_at + ANSWER_GRACE_MS) => {
                 self.stop(number, "no answer came in time, and how it ended is unknown");
             }
             Phase::Verifying { deadline, .. } => match verified_by_inventory(&self.run.legs[number], self.world) {
@@ -332,7 +333,9 @@ impl<'a> Mover<'a> {
             Ok(()) if matches!(self.run.state, State::Undoing { .. }) => self.order(number),
             Ok(()) => {}
             Err(refusal) => {
-                let patient = refusal == Refusal::Held || self.world.now - since < self.world.settings.patience_ms;
+                // The time while the server was down is not held against the run.
+                let waited_ms = self.world.now - since.max(self.world.started_at);
+                let patient = refusal == Refusal::Held || waited_ms < self.world.settings.patience_ms;
                 let reason = refusal.to_string();
                 if !(refusal.is_transient() && patient) {
                     self.check_failed(number, &reason);
@@ -411,7 +414,7 @@ impl<'a> Mover<'a> {
     }
 
     fn has_something_to_undo(&self) -> bool {
-        self.run.legs.iter().any(can_be_undone)
+        self.run.legs.iter().any(undo::can_be_taken_back)
     }
 
     /// Appends legs that take back what was done, last first; each is journalled and verified as any other.
@@ -421,8 +424,7 @@ impl<'a> Mover<'a> {
                 leg.phase = Phase::Skipped;
             }
         }
-        let undo: Vec<Leg> =
-            (0..self.run.legs.len()).rev().filter_map(|number| undo_leg(&self.run.legs[number], number)).collect();
+        let undo = undo::legs(&self.run.legs);
         self.run.legs.extend(undo);
         self.journal(None, EntryKind::Undoing, because.clone());
         self.enter(State::Undoing { because });
@@ -461,37 +463,6 @@ impl<'a> Mover<'a> {
 
 fn verified_by_inventory(leg: &Leg, world: World<'_>) -> Result<(), String> {
     super::verify::platform(leg, world.fleet)
-}
-
-/// Whether the agent carried the leg out and it can be taken back; also of a leg that was done but could not be verified.
-fn can_be_undone(leg: &Leg) -> bool {
-    let done = leg.answer.as_ref().is_some_and(|answer| answer.outcome == OrderOutcome::Done);
-    done && leg.undoes.is_none() && leg.undo != LegUndo::Never
-}
-
-fn undo_leg(leg: &Leg, number: usize) -> Option<Leg> {
-    if !can_be_undone(leg) {
-        return None;
-    }
-    let (action, with, undo_of) = match &leg.undo {
-        LegUndo::Never => return None,
-        LegUndo::Restore => (leg.action.clone(), leg.with.clone(), leg.answer.clone()),
-        LegUndo::Do { action, with } => (action.clone(), with.clone(), None),
-    };
-    Some(Leg {
-        agent: leg.agent.clone(),
-        action,
-        with,
-        expect: serde_json::Map::new(),
-        timeout_ms: leg.timeout_ms,
-        verify: Some(Proof { promql: String::new(), within_ms: leg.within_ms().max(SEEN_WITHIN_MS) }),
-        undo: LegUndo::Never,
-        undoes: Some(u32::try_from(number).unwrap_or(u32::MAX)),
-        undo_of,
-        migration: None,
-        phase: Phase::Waiting,
-        answer: None,
-    })
 }
 
 fn describe(answer: &OrderAnswer) -> String {

@@ -337,9 +337,14 @@ impl Leg {
 
     /// One line for people: what, with what, where.
     pub fn describe(&self) -> String {
-        let with: Vec<String> = self.with.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
         let undo = self.undoes.map_or(String::new(), |step| format!("undo step {step}: "));
-        format!("{undo}{} {} on {}", self.action, with.join(" "), self.agent)
+        format!("{undo}{} {} on {}", self.action, self.arguments(), self.agent)
+    }
+
+    /// The arguments as `name=value` words.
+    pub fn arguments(&self) -> String {
+        let words: Vec<String> = self.with.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+        words.join(" ")
     }
 }
 

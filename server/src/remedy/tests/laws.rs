@@ -1,0 +1,259 @@
+//! What must never happen, line by line of DESIGN section 6 as far as remedy can break it.
+
+use super::*;
+use crate::remedy::fleet::Duty;
+
+/// Lets the alert fire for two minutes and tells how the run ended, or that it waits.
+fn tell(sim: &mut Sim, instance: &str) -> String {
+    sim.fire(instance, true);
+    sim.pass(120);
+    let view = crate::remedy::view::RunView::from(sim.run());
+    format!("{}: {}", view.state, view.reason)
+}
+
+/// 2: no order without a journal entry before it, beyond what the host allows, or late.
+#[test]
+fn every_order_was_in_the_journal_before_it_left() {
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    sim.pass(60);
+    let kinds: Vec<&str> = sim.journal.lines().filter_map(|line| line.split(':').next()).collect();
+    let at = |word: &str| kinds.iter().position(|kind| *kind == word).unwrap();
+    assert!(at("ordered 0") < at("handed_out 0") && at("ordered 1") < at("handed_out 1"));
+}
+
+#[test]
+fn what_the_host_does_not_allow_is_not_ordered() {
+    let mut sim = Sim::new(DRAIN);
+    sim.allowed.retain(|action| action != "haproxy.set_weight");
+    sim.pass(20);
+    assert_eq!(
+        tell(&mut sim, "web1"),
+        "refused: agent lb does not allow haproxy.set_weight; allow it in that host's own config"
+    );
+    assert!(sim.delivered.is_empty());
+}
+
+#[test]
+fn a_late_order_never_leaves() {
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    // Ordered, but nobody pulls.
+    sim.now += SECOND;
+    let alert = sim.firing[0].clone();
+    sim.step(Event::AlertFiring { alert: Box::new(alert), silenced: false });
+    sim.judge();
+    assert!(sim.journal.contains("ordered 0"), "{}", sim.journal);
+    sim.now += 61 * SECOND;
+    sim.pull("lb");
+    assert!(sim.delivered.is_empty());
+    sim.pass(30);
+    assert_eq!((sim.outcome(), sim.delivered.len()), (Some(Outcome::Stopped), 0));
+    assert_eq!(sim.reason(), "step 0 (haproxy.set_weight): agent lb did not ask for it in time");
+}
+
+/// 3: foreign guests.
+#[test]
+fn foreign_guests_forbid_an_evacuation() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.hosts[0].guests[1].owner = Owner::Foreign { reason: "pacemaker resource vm-b".to_owned() };
+    sim.pass(20);
+    assert_eq!(
+        tell(&mut sim, "h1"),
+        "refused: host h1 has foreign guests that Petrel must not touch: b (pacemaker resource vm-b)"
+    );
+}
+
+/// 4: budgets, precursors, obstacles, N+1.
+#[test]
+fn a_probability_alone_moves_nothing() {
+    let mut sim = Sim::new(&EVACUATE.replace(", precursor: true", ""));
+    assert_eq!(
+        tell(&mut sim, "h1"),
+        "waiting: a probability alone never moves guests: no guard is marked `precursor: true`"
+    );
+    assert!(sim.delivered.is_empty());
+    // The same on a measured alert acts.
+    let mut sim = Sim::new(&EVACUATE.replace(", precursor: true", ""));
+    sim.fire("h1", false);
+    sim.pass(120);
+    assert_eq!(sim.outcome(), Some(Outcome::Done));
+}
+
+#[test]
+fn an_unknown_failure_domain_forbids_auto() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.engine.replace_facts(Facts::default());
+    assert_eq!(tell(&mut sim, "h1"), "waiting: the failure domain of h1 is unknown: name it in fleet.yaml");
+}
+
+#[test]
+fn one_automatic_evacuation_a_day_and_one_host_of_a_cluster_at_a_time() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.fire("h1", true);
+    sim.pass(200);
+    sim.step(Event::Duty { host: "h1".to_owned(), duty: Duty::Active, by: "kim".to_owned() });
+    let refused = "refused: 1 automatic evacuations were done within a day, the most that are allowed";
+    assert_eq!(tell(&mut sim, "h2"), refused);
+    sim.now += 24 * 3600 * SECOND;
+    sim.pass(200);
+    assert_eq!(sim.outcome(), Some(Outcome::Done), "{}", sim.reason());
+    // Two that people approve do not run together either.
+    let mut sim = Sim::new(&EVACUATE.replace("auto", "approve"));
+    sim.hosts[1].guests.push(guest("c", 1));
+    sim.pass(10);
+    sim.fire("h1", true);
+    sim.fire("h2", true);
+    sim.pass(20);
+    sim.say(1, Word::Approve);
+    sim.say(2, Word::Approve);
+    sim.pass(15);
+    assert!(
+        sim.journal.contains("waiting 0: run 1 is already evacuating a host of the same cluster, h1"),
+        "{}",
+        sim.journal
+    );
+}
+
+#[test]
+fn obstacles_and_a_cluster_without_room_refuse() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.hosts[0].guests[0].obstacles.push("local disk vda".to_owned());
+    sim.pass(20);
+    assert!(tell(&mut sim, "h1").contains("cannot be moved live: a (local disk vda)"));
+    let mut sim = Sim::new(EVACUATE);
+    sim.hosts[1].guests.push(guest("c", 12));
+    sim.hosts[2].guests.push(guest("d", 10));
+    sim.pass(20);
+    assert!(tell(&mut sim, "h1").contains("the loss of"), "{}", sim.reason());
+}
+
+#[test]
+fn the_last_server_of_a_backend_stays() {
+    let mut sim = Sim::new(&DRAIN.replace("weight: 10}", "weight: 0}"));
+    sim.servers[1].status = "DOWN".to_owned();
+    sim.pass(20);
+    assert_eq!(tell(&mut sim, "web1"), "refused: web1 is the last server of backend web that takes sessions");
+    assert!(sim.delivered.is_empty());
+}
+
+/// 6: blind, stale, too little history (that one is judged in `judge`).
+#[test]
+fn a_stale_inventory_or_silent_agents_refuse() {
+    let mut sim = Sim::new(DRAIN);
+    sim.mute.insert("lb".to_owned());
+    sim.pass(40);
+    assert!(tell(&mut sim, "web1").starts_with("refused: 1 of 4 agents are silent at once"), "{}", sim.reason());
+    assert!(sim.delivered.is_empty());
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    sim.pass(3);
+    sim.mute.insert("h1".to_owned());
+    sim.pass(300);
+    assert_eq!((sim.outcome(), sim.delivered.len() <= 2), (sim.outcome(), true));
+}
+
+#[test]
+fn nothing_leaves_before_all_agents_were_heard_after_a_start() {
+    let mut sim = Sim::new(DRAIN);
+    sim.restart();
+    sim.fire("web1", true);
+    sim.pass(20);
+    assert!(sim.delivered.is_empty());
+    assert!(sim.reason().contains("has just started") || sim.reason().contains("no inventory"), "{}", sim.reason());
+    sim.pass(120);
+    assert_eq!(sim.outcome(), Some(Outcome::Done));
+}
+
+/// 7: what carries Petrel.
+#[test]
+fn what_carries_petrel_is_not_touched() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.hosts[0].carries_petrel = true;
+    sim.pass(20);
+    assert!(tell(&mut sim, "h1").contains("carries Petrel itself"));
+}
+
+/// 8: operators' words.
+#[test]
+fn a_hold_takes_pending_orders_back_and_a_release_goes_on() {
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    sim.pass(1);
+    sim.hold(true);
+    let left = sim.delivered.len();
+    sim.pass(400);
+    assert_eq!(sim.delivered.len(), left);
+    sim.restart();
+    sim.pass(60);
+    assert_eq!(sim.delivered.len(), left, "a hold outlives a restart");
+    sim.hold(false);
+    sim.pass(120);
+    assert_eq!(sim.outcome(), Some(Outcome::Done));
+}
+
+#[test]
+fn an_order_that_was_not_pulled_is_taken_back_by_a_hold_or_a_duty() {
+    for by_duty in [false, true] {
+        let mut sim = Sim::new(DRAIN);
+        sim.mute.insert("lb".to_owned());
+        sim.fire("web1", true);
+        sim.pass(2);
+        assert!(sim.journal.contains("ordered 0"), "{}", sim.journal);
+        if by_duty {
+            sim.step(Event::Duty { host: "web1".to_owned(), duty: Duty::Maintenance, by: "kim".to_owned() });
+        } else {
+            sim.hold(true);
+        }
+        sim.mute.clear();
+        sim.pull("lb");
+        sim.pass(60);
+        assert!(sim.delivered.is_empty());
+        assert!(sim.journal.contains("withdrawn 0: not handed out"), "{}", sim.journal);
+    }
+}
+
+#[test]
+fn duties_silences_and_cooldowns_stop_new_runs() {
+    let mut sim = Sim::new(DRAIN);
+    sim.step(Event::Duty { host: "web1".to_owned(), duty: Duty::Maintenance, by: "kim".to_owned() });
+    assert_eq!(tell(&mut sim, "web1"), "refused: host web1 is maintenance (by kim); only operators lift that");
+
+    let mut sim = Sim::new(DRAIN);
+    let silenced = Event::AlertFiring { alert: Box::new(alert("web1", true, sim.now)), silenced: true };
+    sim.step(silenced);
+    sim.pass(60);
+    assert_eq!(sim.engine.runs().count(), 0);
+
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    sim.pass(60);
+    sim.resolve();
+    sim.pass(60);
+    assert_eq!(tell(&mut sim, "web1"), "refused: the runbook acted on host:web1 less than its cooldown ago, in run 1");
+    sim.pass(600);
+    assert_eq!(sim.outcome(), Some(Outcome::Done));
+}
+
+/// An agent cannot answer for another, nor for an epoch that is over.
+#[test]
+fn answers_from_elsewhere_are_not_followed() {
+    let mut sim = Sim::new(DRAIN);
+    sim.answers.insert("haproxy.set_weight".to_owned(), OrderOutcome::Started);
+    sim.fire("web1", true);
+    sim.pass(2);
+    let answer = |epoch| OrderAnswer {
+        key: OrderKey { run: 1, step: 0 },
+        fencing_epoch: epoch,
+        at: 0,
+        outcome: OrderOutcome::Done,
+        command: String::new(),
+        before: Map::new(),
+    };
+    for (agent, epoch) in [("h1", 1), ("lb", 2)] {
+        let effects = sim.step(Event::Answer { agent: agent.to_owned(), answer: answer(epoch) });
+        assert!(super::super::service::rejection(&effects).is_some() && effects.len() == 1);
+    }
+    sim.pass(400);
+    assert_eq!(sim.reason(), "step 0 (haproxy.set_weight): no answer came in time, and how it ended is unknown");
+}
