@@ -10,6 +10,9 @@ const LEVEL_GAIN: f64 = 0.25;
 /// Cycles that the repeated season is the mean of.
 const CYCLES: usize = 3;
 
+/// A last residual of more than this many times the noise is a jump of the level.
+const JUMP: f64 = 8.0;
+
 /// A way to forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,11 +90,13 @@ impl Method {
     }
 }
 
-/// The line goes on; what the last value lay beside it fades as residuals of this series do.
+/// The line goes on; what the last value lay beside it fades as residuals of this series do. Where that is far more than
+/// its noise, the level has jumped (space was freed): then it stays.
 fn along(line: &Line, values: &[f64], steps: usize) -> Vec<f64> {
     let n = values.len();
     let residuals: Vec<f64> = values.iter().enumerate().map(|(i, v)| v - line.at(i, n)).collect();
-    let stay = persistence(&residuals);
+    let jumped = residuals[n - 1].abs() > JUMP * line.noise;
+    let stay = if jumped { 1.0 } else { persistence(&residuals) };
     (1..=steps).map(|h| line.at_last + line.slope * h as f64 + residuals[n - 1] * stay.powi(h as i32)).collect()
 }
 

@@ -1,11 +1,14 @@
 //! How wrong a forecast may be at each lead: a scale that grows with the lead, and the shape of the errors, both from the backtest.
 
 use super::backtest::Trial;
+use super::line::median;
 
 /// Leads at which the scale is measured, growing by about a half.
 const LEAD_GROWTH: f64 = 1.5;
 /// Entries of the error shape kept.
 const SHAPE_MAX: usize = 101;
+/// Errors of more than this many times the usual one are jumps.
+const JUMP: f64 = 4.0;
 /// Beyond the leads that were tested errors grow at least like a random walk's.
 const GROWTH_UNTESTED_MIN: f64 = 0.5;
 /// And those of a trend like the error of its slope.
@@ -88,18 +91,24 @@ impl Spread {
     }
 
     fn shape_of(&self, trial: &Trial, leads_max: usize) -> Vec<f64> {
-        let mut shape: Vec<f64> = Vec::new();
+        let mut standard: Vec<f64> = Vec::new();
         for errors in &trial.errors {
             for lead in leads(leads_max).take_while(|lead| *lead <= errors.len()) {
                 let scale = self.scale_at(lead as f64);
-                let standard = if scale > 0.0 { errors[lead - 1] / scale } else { 0.0 };
-                // Both signs: origins overlap, and what looks like a bias of theirs is one accident seen many times.
-                shape.extend([standard, -standard]);
+                standard.push(if scale > 0.0 { errors[lead - 1] / scale } else { 0.0 });
             }
         }
+        if standard.is_empty() {
+            return vec![0.0];
+        }
+        // Both signs: origins overlap, and what looks like a bias of theirs is one accident seen many times. Jumps keep
+        // theirs: space that was freed once is no sign that it will vanish.
+        let usual = median(&mut standard.iter().map(|error| error.abs()).collect::<Vec<_>>());
+        let mirrored = |error: f64| if error.abs() > JUMP * usual { [error, 0.0] } else { [error, -error] };
+        let mut shape: Vec<f64> = standard.into_iter().flat_map(mirrored).collect();
         shape.sort_by(f64::total_cmp);
         if shape.len() <= SHAPE_MAX {
-            return if shape.is_empty() { vec![0.0] } else { shape };
+            return shape;
         }
         (0..SHAPE_MAX).map(|i| shape[i * (shape.len() - 1) / (SHAPE_MAX - 1)]).collect()
     }

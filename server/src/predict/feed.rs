@@ -25,6 +25,22 @@ pub struct Reading {
     pub ceiling: f64,
     /// Sorted by time, all finite; may be empty.
     pub points: Vec<Point>,
+    /// The source's series has ended: the file system was unmounted, the host is gone.
+    pub ended: bool,
+}
+
+impl Reading {
+    /// A reading without limits.
+    fn of(subject: Subject, samples: &[Sample]) -> Reading {
+        let finite = samples.iter().filter(|sample| sample.v.is_finite());
+        Reading {
+            subject,
+            limit: 0.0,
+            ceiling: 0.0,
+            points: finite.map(|sample| Point { t: sample.t, v: sample.v }).collect(),
+            ended: samples.last().is_some_and(Sample::is_stale),
+        }
+    }
 }
 
 /// Which part of the source to read.
@@ -70,7 +86,7 @@ fn read_filesystems(source: &dyn Source, part: Part<'_>, ratio: f64) -> Result<V
             continue;
         }
         let subject = Subject { resource: Resource::Filesystem, labels };
-        readings.push(Reading { subject, limit: ratio * size, ceiling: size, points: points(&selected.samples) });
+        readings.push(Reading { limit: ratio * size, ceiling: size, ..Reading::of(subject, &selected.samples) });
     }
     Ok(readings)
 }
@@ -82,7 +98,7 @@ fn read_memory(source: &dyn Source, part: Part<'_>, ratio: f64) -> Result<Vec<Re
         let labels = unnamed(&selected.labels);
         let Some(&total) = totals.get(&labels).filter(|total| **total > 0.0) else { continue };
         let subject = Subject { resource: Resource::Memory, labels };
-        readings.push(Reading { subject, limit: ratio * total, ceiling: total, points: points(&selected.samples) });
+        readings.push(Reading { limit: ratio * total, ceiling: total, ..Reading::of(subject, &selected.samples) });
     }
     Ok(readings)
 }
@@ -103,6 +119,7 @@ fn read_cpu(source: &dyn Source, part: Part<'_>, ratio: f64) -> Result<Vec<Readi
         limit: ratio,
         ceiling: 1.0,
         points: busy(&idle),
+        ended: false,
     };
     Ok(hosts.into_iter().map(reading).collect())
 }
@@ -144,10 +161,6 @@ fn last_values(selected: Vec<Selected>) -> BTreeMap<Labels, f64> {
 
 fn unnamed(labels: &Labels) -> Labels {
     labels.without(|name| name == NAME)
-}
-
-fn points(samples: &[Sample]) -> Vec<Point> {
-    samples.iter().filter(|sample| sample.v.is_finite()).map(|sample| Point { t: sample.t, v: sample.v }).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::query::source::{SelectError, Source, TimeRange};
-use crate::series::Timestamp;
+use crate::series::{Sample, Timestamp};
 use crate::store::Batch;
 use crate::store::control::{Control, ControlError};
 use crate::telemetry;
@@ -33,9 +33,7 @@ use track::{Summary, Track};
 
 /// Each tick reads at least this much of the past: processor time needs a minute, and samples may come a minute late.
 const RECENT_MS_MIN: i64 = 150_000;
-/// A subject without samples for this long is said nothing about.
-const FRESH_MS: i64 = 600_000;
-/// And after this long it is forgotten; its open predictions are then censored.
+/// A subject without samples for this long is forgotten; its open predictions are then censored.
 const FORGET_MS: i64 = 86_400_000;
 /// Samples per select of a tick at most: a thousand hosts of 64 processors stay below.
 const RECENT_SAMPLES_MAX: u64 = 20_000_000;
@@ -43,8 +41,13 @@ const RECENT_SAMPLES_MAX: u64 = 20_000_000;
 const PAST_SAMPLES_MAX: u64 = 2_000_000;
 /// The longest past that is ever read: raw samples are kept for fifteen days.
 const PAST_MS: i64 = 14 * 86_400_000;
-/// Subjects whose past is read in one tick, so that a start does not hold the store up.
-const PASTS_PER_TICK: usize = 200;
+/// Samples of the past that are read of each resource in one tick, so that a start does not hold the store up: two weeks of
+/// 200 file systems, or a few minutes of thousands.
+const PAST_SAMPLES_PER_TICK: usize = 25_000_000;
+/// Reading one subject's past costs at least as much as this many samples.
+const PAST_COST_MIN: usize = 1_000;
+/// Samples behind one point of processor time: a minute of some ten processors. Elsewhere a point is a sample.
+const SAMPLES_PER_CPU_POINT: usize = 64;
 /// Entries settled per tick at most.
 const DUE_MAX: usize = 20_000;
 /// Share of the truth that may be missing.
@@ -133,7 +136,7 @@ impl Predictor {
         let part = Part { range, only: None, samples_max: RECENT_SAMPLES_MAX };
         let readings = feed::read(source, resource, part, &self.config.limits)
             .map_err(|source| TickError::Read { resource, source })?;
-        let mut pasts = PASTS_PER_TICK;
+        let mut pasts = PAST_SAMPLES_PER_TICK;
         for reading in readings.into_iter().filter(|reading| !reading.points.is_empty()) {
             let known = self.tracks.get(&reading.subject).and_then(|track| track.last);
             let joins = known.is_some_and(|last| reading.points[0].t - last.t <= recent_ms);
@@ -141,8 +144,7 @@ impl Predictor {
                 if pasts == 0 || (known.is_none() && !self.has_room()) {
                     continue;
                 }
-                pasts -= 1;
-                self.start(source, &reading, now)?;
+                pasts = pasts.saturating_sub(self.start(source, &reading, now)?);
             }
             let Some(track) = self.tracks.get_mut(&reading.subject) else { continue };
             if let Some(at) = track.take(&reading) {
@@ -161,20 +163,24 @@ impl Predictor {
         room
     }
 
-    /// Begins a track with the past that is stored. Where that is too large a shorter part of it must do.
-    fn start(&mut self, source: &dyn Source, reading: &Reading, now: Timestamp) -> Result<(), TickError> {
+    /// Begins a track with the past that is stored. Where that is too large a shorter part of it must do. Returns about
+    /// how many samples were read.
+    fn start(&mut self, source: &dyn Source, reading: &Reading, now: Timestamp) -> Result<usize, TickError> {
         let resource = reading.subject.resource;
         let mut track = Track::starting(reading, &self.config.horizons);
         let mut past_ms = PAST_MS;
+        let per_point = if resource == Resource::Cpu { SAMPLES_PER_CPU_POINT } else { 1 };
+        let mut cost = PAST_COST_MIN;
         loop {
             let range = TimeRange { from: now - past_ms, to: now };
             let part = Part { range, only: Some(&reading.subject), samples_max: PAST_SAMPLES_MAX };
             match feed::read(source, resource, part, &self.config.limits) {
                 Ok(past) => {
                     // What was met in the past is settled by the ledger when its entries are due.
-                    past.iter().filter(|past| past.subject == reading.subject).for_each(|past| {
+                    for past in past.iter().filter(|past| past.subject == reading.subject) {
+                        cost += past.points.len() * per_point;
                         track.take(past);
-                    });
+                    }
                     break;
                 }
                 Err(SelectError::TooManySamples { .. }) if past_ms > RECENT_MS_MIN => past_ms /= 2,
@@ -187,19 +193,28 @@ impl Predictor {
             said.for_each(|view| view.recorded_at = Some(issued));
         }
         self.tracks.insert(reading.subject.clone(), track);
-        Ok(())
+        Ok(cost)
     }
 
     /// Forecasts what is due and collects what all subjects have to say.
     fn look_ahead(&mut self, tick: &mut Tick, now: Timestamp) {
         let mut rows: Vec<OutlookRow> = Vec::with_capacity(self.tracks.len());
-        let fresh = |track: &Track| track.last.is_some_and(|last| now - last.t <= FRESH_MS);
-        for track in self.tracks.values_mut().filter(|track| fresh(track)) {
-            telemetry::PREDICT_FORECASTS.inc_by(track.forecast(now, self.seed));
+        for track in self.tracks.values_mut() {
+            let fresh = track.is_fresh(now);
+            if fresh {
+                telemetry::PREDICT_FORECASTS.inc_by(track.forecast(now, self.seed));
+            } else if !track.told {
+                continue;
+            }
             let summary = track.summary(now);
-            rows.push(emit::row(track, summary.as_ref()));
-            if let Some(summary) = &summary {
-                tick.batch.series.extend(emit::series(track, summary, now));
+            let series = summary.as_ref().map_or_else(Vec::new, |summary| emit::series(track, summary, now));
+            track.told = fresh && !series.is_empty();
+            if fresh {
+                rows.push(emit::row(track, summary.as_ref()));
+                tick.batch.series.extend(series);
+            } else {
+                let ended = series.into_iter().map(|(labels, _)| (labels, vec![Sample::stale(now)]));
+                tick.batch.series.extend(ended);
             }
         }
         rows.sort_by(|a, b| urgency(a).total_cmp(&urgency(b)));
@@ -225,9 +240,8 @@ impl Predictor {
     /// there is nothing to predict.
     fn statements(&self, now: Timestamp) -> Vec<Statement> {
         let mut statements = Vec::new();
-        for track in self.tracks.values().filter(|track| !track.is_met()) {
-            let fresh = track.last.is_some_and(|last| now - last.t <= FRESH_MS);
-            let Some(summary) = track.summary(now).filter(|_| fresh) else { continue };
+        for track in self.tracks.values().filter(|track| !track.is_met() && track.is_fresh(now)) {
+            let Some(summary) = track.summary(now) else { continue };
             for (horizon, probability) in &summary.probabilities {
                 let every_ms = (horizon.as_ms() / 10).max(self.config.ledger_interval_min_ms);
                 let recorded =

@@ -228,3 +228,37 @@ fn wrong_settings_are_named_and_horizons_read_as_in_rules() {
         RawPredictConfig::default().check().unwrap().horizons.iter().map(|h| emit::horizon_label(*h)).collect();
     assert_eq!(labels, ["1h", "6h", "24h", "7d"]);
 }
+
+/// What a runbook that undoes itself waits for.
+#[test]
+fn freed_space_is_believed_at_once_near_and_soon_far() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fleet, mut predictor) = (Fleet::default(), predictor(&dir, 10));
+    for s in 0..400 {
+        let filling = (60..200).contains(&s);
+        fleet.add_disk(i64::from(s) * SECOND, if filling { SIZE - f64::from(s - 60) * 5.0 } else { SIZE });
+        let tick = predictor.tick(&fleet, i64::from(s) * SECOND);
+        let probability = |horizon| value(&tick, "petrel_limit_probability", ("horizon", horizon)).unwrap_or(0.0);
+        let (near, far) = (probability("2m"), probability("1h"));
+        assert!(!(180..200).contains(&s) || near > 0.8, "full in half a minute, at {s}: {near}");
+        assert!(s < 200 || near < 0.6, "freed, at {s}: {near}");
+        assert!(s < 225 || far < 0.8, "freed for a while, at {s}: {far}");
+        assert!(s < 390 || far < 0.2, "freed for long, at {s}: {far}");
+    }
+}
+
+#[test]
+fn an_unmounted_file_system_is_no_longer_spoken_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fleet, mut predictor) = (Fleet::default(), predictor(&dir, 10));
+    for s in 0..60 {
+        fleet.add_disk(s * SECOND, 500.0);
+        predictor.tick(&fleet, s * SECOND);
+    }
+    let stale = Sample::stale(60 * SECOND);
+    fleet.0.lock().unwrap().get_mut(&disk("node_filesystem_avail_bytes")).unwrap().push(stale);
+    let tick = predictor.tick(&fleet, 60 * SECOND);
+    assert!(tick.outlooks.is_empty() && tick.batch.series.iter().all(|(_, samples)| samples[0].is_stale()));
+    assert!(!tick.batch.series.is_empty(), "the series that were told are ended");
+    assert!(predictor.tick(&fleet, 61 * SECOND).batch.series.is_empty());
+}

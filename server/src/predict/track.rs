@@ -8,6 +8,8 @@ use super::history::{BUCKETS_MAX, History};
 use super::resource::Subject;
 use crate::series::Timestamp;
 
+/// A subject without samples for this long is said nothing about.
+const FRESH_MS: i64 = 600_000;
 /// Quantiles of the time to a limit that are told.
 pub const TIME_QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
 /// A history is this many times as long as its horizon, so that a season within the horizon is seen often enough.
@@ -29,6 +31,10 @@ pub struct Track {
     pub ceiling: f64,
     /// The newest point.
     pub last: Option<Point>,
+    /// The source's series has ended.
+    pub ended: bool,
+    /// Series of it were stored last time, and must be ended when there is nothing more to say.
+    pub told: bool,
     /// One per horizon, short to long.
     pub views: Vec<View>,
 }
@@ -89,13 +95,15 @@ impl Track {
             limit: reading.limit,
             ceiling: reading.ceiling,
             last: None,
+            ended: false,
+            told: false,
             views: horizons.iter().map(view).collect(),
         }
     }
 
     /// Takes in what is newer than the last point; returns when the limit was met, if it is newly met.
     pub fn take(&mut self, reading: &Reading) -> Option<Timestamp> {
-        (self.limit, self.ceiling) = (reading.limit, reading.ceiling);
+        (self.limit, self.ceiling, self.ended) = (reading.limit, reading.ceiling, reading.ended);
         let mut newly_met = None;
         for point in &reading.points {
             if self.last.is_some_and(|last| point.t <= last.t) {
@@ -111,6 +119,11 @@ impl Track {
             }
         }
         newly_met
+    }
+
+    /// Whether there is still something to say of it: samples come.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        !self.ended && self.last.is_some_and(|last| now - last.t <= FRESH_MS)
     }
 
     /// Whether the limit is met now.
