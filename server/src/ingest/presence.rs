@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::series::{Labels, NAME, Sample, Timestamp};
-use crate::store::Batch;
+use crate::store::control::ControlError;
+use crate::store::{Batch, SelectError, Store, TimeRange};
 
 /// An agent is silent after this many of its usual intervals,
 const INTERVALS_MAX: i64 = 3;
@@ -17,6 +18,13 @@ const INTERVAL_MS_DEFAULT: i64 = 10_000;
 const GAPS: usize = 7;
 /// Agents remembered: ten times the largest fleet. The one silent for longest gives way.
 const AGENTS_MAX: usize = 100_000;
+
+/// How far back a start looks for agents that an earlier process knew.
+const RESTORE_MS: i64 = 86_400_000;
+/// How far back it looks where a day has too many samples.
+const RESTORE_MS_FEW: i64 = 600_000;
+/// Most `up` samples that a start reads: a day of a thousand agents, or ten minutes of a hundred thousand.
+const RESTORE_SAMPLES_MAX: u64 = 10_000_000;
 
 /// Who an agent's series belong to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,16 +58,64 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Presence {
     agents: BTreeMap<Source, Agent>,
+    /// Not yet written down; each bounded by the number of agents.
+    added: Vec<Source>,
+    removed: Vec<Source>,
+}
+
+/// Why the agents of an earlier process could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PresenceError {
+    /// Their names.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Their last samples.
+    #[error(transparent)]
+    Samples(#[from] SelectError),
 }
 
 impl Presence {
-    /// Takes over an agent that an earlier process knew, from its last `up` sample.
-    pub fn restore(&mut self, labels: &Labels, last: Sample) {
-        if let Some(source) = source_of(labels) {
-            let state = if last.v == 0.0 { State::Silent { told_at: last.t } } else { State::Sending };
-            let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state };
-            self.agents.entry(source).or_insert(agent);
+    /// The agents that an earlier process knew, with what it last said of them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn from_store(store: &Store, now: Timestamp) -> Result<Presence, PresenceError> {
+        let last = |back| store.last_samples("up", TimeRange { from: now - back, to: now }, RESTORE_SAMPLES_MAX);
+        let up = match last(RESTORE_MS) {
+            Err(SelectError::TooManySamples { .. }) => last(RESTORE_MS_FEW)?,
+            up => up?,
+        };
+        let up: BTreeMap<Source, Sample> =
+            up.iter().filter_map(|(labels, sample)| Some((source_of(labels)?, *sample))).collect();
+        let mut presence = Presence::default();
+        for (job, instance) in store.agent_sources()? {
+            let source = Source { job, instance };
+            // One that said nothing in all that time is long known to be silent.
+            let last = up.get(&source).copied().unwrap_or(Sample { t: now - RESTORE_MS, v: 0.0 });
+            presence.restore(source, last);
         }
+        Ok(presence)
+    }
+
+    /// [`Presence::tick`] with the series that `store` has, after writing down who is an agent. The caller appends the batch.
+    ///
+    /// # Errors
+    /// Agents that are new or retired could not be written down; the next call tries again.
+    pub fn tick_store(&mut self, store: &Store, now: Timestamp) -> Result<Batch, ControlError> {
+        let pairs = |sources: &[Source]| -> Vec<(String, String)> {
+            sources.iter().map(|source| (source.job.clone(), source.instance.clone())).collect()
+        };
+        store.change_agent_sources(&pairs(&self.added), &pairs(&self.removed))?;
+        self.added.clear();
+        self.removed.clear();
+        Ok(self.tick(now, |source, from| store.alive(&[("job", &source.job), ("instance", &source.instance)], from)))
+    }
+
+    /// Takes over an agent with the last `up` sample of an earlier process.
+    pub fn restore(&mut self, source: Source, last: Sample) {
+        let state = if last.v == 0.0 { State::Silent { told_at: last.t } } else { State::Sending };
+        let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state };
+        self.agents.entry(source).or_insert(agent);
     }
 
     /// Looks at a batch of an agent before it is stored: adds `up` 1 at the batch's newest time, unless the batch is an old one out
@@ -79,7 +135,14 @@ impl Presence {
         let Seen { source, newest } = seen;
         if !self.agents.contains_key(&source) && self.agents.len() >= AGENTS_MAX {
             let oldest = self.agents.iter().min_by_key(|(_, agent)| agent.seen_at).map(|(source, _)| source.clone());
-            oldest.and_then(|oldest| self.agents.remove(&oldest));
+            if let Some(oldest) = oldest {
+                self.agents.remove(&oldest);
+                self.removed.push(oldest);
+            }
+        }
+        if !self.agents.contains_key(&source) {
+            self.removed.retain(|removed| *removed != source);
+            self.added.push(source.clone());
         }
         let agent = self.agents.entry(source).or_insert(Agent {
             newest,
@@ -126,7 +189,10 @@ impl Presence {
 
     /// Forgets an agent whose host was retired: nothing more is said of it.
     pub fn forget(&mut self, instance: &str) {
+        let gone: Vec<Source> = self.agents.keys().filter(|source| source.instance == instance).cloned().collect();
         self.agents.retain(|source, _| source.instance != instance);
+        self.added.retain(|source| source.instance != instance);
+        self.removed.extend(gone);
     }
 
     /// Agents that send, and agents that are silent.
@@ -166,6 +232,7 @@ fn up(source: &Source) -> Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreOptions;
 
     fn load() -> Labels {
         Labels::new([(NAME, "node_load1"), ("job", "node"), ("instance", "h1")])
@@ -219,10 +286,35 @@ mod tests {
     #[test]
     fn restored_agents_are_judged_too_and_retired_ones_are_not() {
         let mut presence = Presence::default();
-        presence.restore(&load().with(NAME, "up"), Sample { t: 0, v: 1.0 });
-        presence.restore(&load().with(NAME, "up").with("instance", "h2"), Sample { t: 0, v: 0.0 });
+        let source = |instance: &str| Source { job: "node".to_owned(), instance: instance.to_owned() };
+        presence.restore(source("h1"), Sample { t: 0, v: 1.0 });
+        presence.restore(source("h2"), Sample { t: 0, v: 0.0 });
         assert_eq!(presence.count(), (1, 1));
         presence.forget("h2");
         assert_eq!(tick(&mut presence, 50_000), "node_load1=stale@50000 up=0@50000");
+    }
+
+    #[test]
+    fn a_restart_remembers_agents_and_ends_their_series() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { retention: None, disk_reserve_bytes: 0, ..StoreOptions::default() };
+        let store = Store::open(dir.path(), options, &[], 0).unwrap();
+        let mut presence = Presence::default();
+        let foreign = load().with(NAME, "up").with("instance", "other");
+        let mut batch = Batch { series: vec![(load(), vec![Sample { t: 1_000, v: 1.0 }])], ..Batch::default() };
+        let seen = presence.announce(&mut batch, 1_000).unwrap();
+        batch.series.push((foreign, vec![Sample { t: 1_000, v: 1.0 }]));
+        store.append_blocking(batch, 1_000).unwrap();
+        presence.committed(seen, 1_000);
+        assert!(presence.tick_store(&store, 2_000).unwrap().series.is_empty());
+
+        let mut presence = Presence::from_store(&store, 3_000).unwrap();
+        assert_eq!(presence.count(), (1, 0));
+        let ended = presence.tick_store(&store, 60_000).unwrap();
+        let names: Vec<&str> = ended.series.iter().map(|(labels, _)| labels.name()).collect();
+        assert_eq!(names, ["node_load1", "up"]);
+        presence.forget("h1");
+        presence.tick_store(&store, 61_000).unwrap();
+        assert!(store.agent_sources().unwrap().is_empty());
     }
 }

@@ -142,6 +142,19 @@ impl DayFile {
         })
     }
 
+    /// The last journal position that was sealed into this file; 0 where none is known.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn sealed_last(&self) -> Result<Position, DayError> {
+        self.read(|connection| {
+            connection
+                .query_row("SELECT coalesce(max(through), 0) FROM sealed", [], |row| row.get::<_, i64>(0))
+                .map(|through| through as u64)
+                .map_err(|source| self.failed(source))
+        })
+    }
+
     /// How far each series is sealed, where that is at or after a position.
     ///
     /// # Errors

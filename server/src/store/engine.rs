@@ -22,7 +22,7 @@ use super::record::RecordSeries;
 use super::seal::Maintenance;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
-use super::{Accepted, Batch, Committed, loglines, sqlite};
+use super::{Accepted, Batch, Committed, agents, loglines, sqlite};
 use crate::series::Timestamp;
 
 /// Highest number of a journal file that was unlinked: numbers, and so positions, never come twice.
@@ -108,7 +108,7 @@ impl Store {
     ) -> Result<Arc<Store>, OpenStoreError> {
         let lock = lock::lock(dir)?;
         let unusable = |source| OpenStoreError::Directory { dir: dir.to_owned(), source };
-        let own = [MIGRATION_FLOOR, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
+        let own = [MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
         let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
         let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
         let days = Days::open(dir).map_err(unusable)?;
@@ -282,10 +282,11 @@ fn replay(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMarks, Ope
         shared.control.read(|c| c.query_row("SELECT number FROM journal_floor", [], |row| row.get(0)).optional())?;
     let mut number_last = floor.unwrap_or(0) as u64;
     let mut sealed: HashMap<(SeriesId, Day), Position> = HashMap::new();
-    let oldest = journals.first().map_or(u64::MAX >> 1, |(number, _)| journal::first_position(*number));
+    let oldest = journals.first().map_or(i64::MAX as u64, |(number, _)| journal::first_position(*number));
     for file in shared.days.all() {
-        for (id, through) in file.sealed(oldest.min(i64::MAX as u64))? {
-            number_last = number_last.max(journal::file_of(through));
+        // Also where `control.db` was restored from an older backup: positions must go on above all that were sealed.
+        number_last = number_last.max(journal::file_of(file.sealed_last()?));
+        for (id, through) in file.sealed(oldest)? {
             sealed.insert((id, file.day), through);
         }
     }

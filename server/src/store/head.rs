@@ -29,6 +29,8 @@ pub struct Head {
     sealing_from: u64,
     /// Days whose files have chunks of the series, sorted.
     days: Vec<Day>,
+    /// The sample with the latest time since the start of the process.
+    newest: Option<Sample>,
 }
 
 /// What sealing took from a head.
@@ -47,6 +49,9 @@ impl Head {
             self.recent_from = position;
         }
         self.recent_through = position;
+        if self.newest.is_none_or(|newest| newest.t <= sample.t) {
+            self.newest = Some(sample);
+        }
         match self.recent.last() {
             Some(last) if last.t >= sample.t => match self.recent.binary_search_by_key(&sample.t, |kept| kept.t) {
                 Ok(at) => self.recent[at] = sample,
@@ -128,6 +133,15 @@ impl Head {
         };
         let (from, to) = (day_of(range.from), day_of(range.to));
         overlaps(&self.recent) || overlaps(&self.sealing) || self.days.iter().any(|day| (from..=to).contains(day))
+    }
+
+    /// Whether the series had a sample at or after an instant and was not ended since. After a start, a series that is only on
+    /// disk counts where its days reach that far.
+    pub fn is_alive_since(&self, from: Timestamp) -> bool {
+        match self.newest {
+            Some(newest) => newest.t >= from && !newest.is_stale(),
+            None => self.days.last().is_some_and(|day| *day >= day_of(from)),
+        }
     }
 
     /// The samples of the range that are in memory, in two layers: the second overrides the first.

@@ -1,5 +1,6 @@
 //! Store: what was acknowledged is durable. SQLite files with one writer each, heads in memory, sealed chunks on disk.
 
+mod agents;
 mod chunk;
 pub mod control;
 mod days;
@@ -32,7 +33,7 @@ pub use shared::AppendError;
 
 use petrel_agent::stream::protocol::Class;
 
-pub use crate::query::source::MetricMetadata;
+pub use crate::query::source::{MetricMetadata, SelectError, TimeRange};
 use crate::series::{Labels, Sample};
 
 /// Samples that are accepted or refused together, in one durable commit.

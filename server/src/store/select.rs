@@ -12,7 +12,31 @@ use super::engine::Store;
 use super::head::{Day, day_of, merge, within};
 use super::index::{Series, SeriesId};
 use crate::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
-use crate::series::{Labels, Matcher, Sample};
+use crate::series::{Labels, Matcher, NAME, Sample, Timestamp};
+
+impl Store {
+    /// Label sets with these pairs that had a sample at or after `from` and were not ended since, as far as memory tells.
+    pub fn alive(&self, pairs: &[(&str, &str)], from: Timestamp) -> Vec<Labels> {
+        let matchers: Vec<Matcher> = pairs.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
+        let found = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).select(&matchers);
+        let alive = found.into_iter().filter(|series| series.head().is_alive_since(from));
+        alive.map(|series| series.labels.clone()).collect()
+    }
+
+    /// The last sample of each series of a metric in a range.
+    ///
+    /// # Errors
+    /// More than `samples_max` samples are in the range, or they cannot be read.
+    pub fn last_samples(
+        &self,
+        name: &str,
+        range: TimeRange,
+        samples_max: u64,
+    ) -> Result<Vec<(Labels, Sample)>, SelectError> {
+        let selected = self.select(&[Matcher::equal(NAME, name)], range, samples_max)?;
+        Ok(selected.into_iter().filter_map(|one| Some((one.labels, *one.samples.last()?))).collect())
+    }
+}
 
 /// A series with what of it was found so far.
 struct Found {
