@@ -1,6 +1,6 @@
 //! The `petrel-agent` program: reads arguments, starts the agent or collects once. Everything else is in the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,10 +8,13 @@ use clap::Parser;
 use petrel_agent::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 /// What may still run on a blocking thread at the end is a read that hangs in the kernel; waiting longer would not help it.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Threads for what blocks: about ten wait for a disk that hangs, a few for platforms that do.
+const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Petrel's agent: senses and hands on this host.
 #[derive(Debug, Parser)]
@@ -41,22 +44,42 @@ fn main() -> anyhow::Result<()> {
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
     let config = Config::load(&path)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime cannot be made")?;
-    let outcome = runtime.block_on(async {
-        let cancel = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-        let agent = petrel_agent::run(config, cancel.clone());
-        tokio::pin!(agent);
-        tokio::select! {
-            ended = &mut agent => return ended.map_err(Into::into),
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-        }
-        cancel.cancel();
-        agent.await.map_err(anyhow::Error::from)
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("runtime cannot be made")?;
+    let outcome = runtime.block_on(run(&path, config));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome
+}
+
+/// Runs the agent until a signal ends it. SIGHUP starts it anew with the config as it then is; a bad one changes nothing.
+async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
+    loop {
+        let cancel = CancellationToken::new();
+        let agent = petrel_agent::run(config, cancel.clone());
+        tokio::pin!(agent);
+        let next = loop {
+            tokio::select! {
+                ended = &mut agent => return ended.map_err(Into::into),
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                _ = hangup.recv() => match Config::load(path) {
+                    Ok(config) => break Some(config),
+                    Err(problem) => error!(%problem, "config was not taken; the old one stays in force"),
+                },
+            }
+        };
+        info!(starts_again = next.is_some(), "signal received");
+        cancel.cancel();
+        agent.await?;
+        match next {
+            Some(next) => config = next,
+            None => return Ok(()),
+        }
+    }
 }

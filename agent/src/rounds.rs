@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -48,6 +49,7 @@ impl Rounds {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut collectors = Collectors::new(&config);
         let mut vanished = Vanished::default();
+        let mut lost = 0u64;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -69,8 +71,18 @@ impl Rounds {
             })
             .await;
             let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
-            if let Err(error) = self.spool.append(Class::Metrics, frozen, now).await {
-                error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
+            match self.spool.append(Class::Metrics, frozen, now).await {
+                Ok(_) if lost > 0 => {
+                    warn!(rounds = lost, "samples are kept again; rounds in between are lost");
+                    lost = 0;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    if lost == 0 {
+                        error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
+                    }
+                    lost += 1;
+                }
             }
         }
     }
@@ -122,9 +134,11 @@ impl Rounds {
 
 /// Runs what blocks on a thread where it may.
 pub(crate) async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(body).await {
+    match tokio::task::spawn_blocking(body).await.map_err(JoinError::try_into_panic) {
         Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down and began no more work: whoever waits here is dropped next.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

@@ -110,9 +110,9 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
         () = cancel.cancelled() => None,
         ended = parts.any_ended() => Some(ended),
     };
-    let is_flushed = parts.stop().await;
+    parts.stop().await;
     heartbeats.stop().await;
-    info!(agent, is_flushed, "agent stopped");
+    info!(agent, "agent stopped; batches that are left wait in the spool");
     match ended {
         // A part may see the cancellation before this function does.
         None | Some(Ok(())) if cancel.is_cancelled() => Ok(()),
@@ -206,8 +206,8 @@ impl Parts {
         }
     }
 
-    /// What writes into the spool first, then what empties it. Says whether the server took all there was an answer for.
-    async fn stop(mut self) -> bool {
+    /// What writes into the spool first, then what empties it.
+    async fn stop(mut self) {
         let begun = Instant::now();
         self.errands.shutdown().await;
         let _ = timeout_at(begun + ROUNDS_TIMEOUT, finish(&mut self.rounds)).await;
@@ -215,10 +215,9 @@ impl Parts {
         let _ = timeout_at(begun + HANDS_TIMEOUT, finish(&mut self.hands)).await;
         self.hands.shutdown().await;
         self.stop.draining.cancel();
-        let is_flushed = timeout_at(begun + STOP_TIMEOUT, finish(&mut self.senders)).await.is_ok();
+        let _ = timeout_at(begun + STOP_TIMEOUT, finish(&mut self.senders)).await;
         self.stop.now.cancel();
         self.senders.shutdown().await;
-        is_flushed
     }
 }
 

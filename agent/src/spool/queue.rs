@@ -285,3 +285,45 @@ fn write_acknowledged(path: &Path, seq: u64) -> io::Result<()> {
     bytes.extend_from_slice(&crc32c(&number).to_le_bytes());
     OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all_at(&bytes, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 1 << 20;
+
+    fn append(queue: &mut Queue, body: &[u8]) -> io::Result<u64> {
+        queue.append(&Frozen { records: 1, state: b"s", body }, 1, MAX)
+    }
+
+    fn front(queue: &mut Queue) -> Option<(u64, Vec<u8>)> {
+        match queue.front().unwrap() {
+            Front::Batch(batch) => Some((batch.seq, batch.body.to_vec())),
+            Front::Empty => None,
+            Front::Damaged => panic!("damaged"),
+        }
+    }
+
+    /// A file that cannot be written stands for a disk that fails: the batch is refused, its number is skipped, what was
+    /// kept before stays, and the next batch goes to a file of its own.
+    #[test]
+    fn a_failing_disk_costs_the_batch_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut queue, _) = Queue::open(dir.path(), Class::Metrics).unwrap();
+        assert_eq!(append(&mut queue, b"one").unwrap(), 1);
+        queue.writer = File::open(&queue.last().path).unwrap();
+        assert!(append(&mut queue, b"two").is_err());
+        assert_eq!(append(&mut queue, b"three").unwrap(), 3);
+        assert_eq!(queue.segments.len(), 2);
+        for reopened in [false, true] {
+            if reopened {
+                (queue, _) = Queue::open(dir.path(), Class::Metrics).unwrap();
+            }
+            assert_eq!(queue.pending(), 2);
+            assert_eq!(front(&mut queue), Some((1, b"one".to_vec())));
+        }
+        queue.acknowledge(1, MAX).unwrap();
+        assert_eq!(front(&mut queue), Some((3, b"three".to_vec())));
+        assert_eq!(queue.segments.len(), 1, "the first file is gone");
+    }
+}

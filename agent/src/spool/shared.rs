@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use petrel_models::Timestamp;
 use tokio::sync::Notify;
 
 use super::{AppendError, Frozen, Spool};
+use crate::rounds::blocking;
 use crate::stream::protocol::Class;
-use petrel_models::Timestamp;
 
 /// One spool, shared by those who fill and those who empty it. Cheap to clone.
 #[derive(Clone)]
@@ -27,10 +28,7 @@ impl SharedSpool {
         let spool = Arc::clone(&self.spool);
         // A call that panicked changed its files before its lists or the other way round; both are checked when read.
         let call = move || body(&mut spool.lock().unwrap_or_else(PoisonError::into_inner));
-        match tokio::task::spawn_blocking(call).await {
-            Ok(value) => value,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(call).await
     }
 
     /// [`Spool::append`], and wakes who waits for the class.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -20,6 +20,8 @@ use crate::spool::{Owned, SharedSpool};
 /// Wait before it is looked again whether answers have left, or before a write to a failing disk is tried again.
 const SPOOL_WAIT: Duration = Duration::from_secs(1);
 
+/// Least time between two requests for orders when there are none.
+const ORDERS_EVERY_MIN: Duration = Duration::from_secs(1);
 /// Time between two inventories; the server treats one that is much older as none.
 const INVENTORY_EVERY: Duration = Duration::from_secs(10);
 
@@ -78,7 +80,13 @@ async fn pull_once(client: &Client, spool: &SharedSpool, orders: &mpsc::Sender<O
     // A free place first: an order that was fetched and waits here would start late without anybody noticing.
     let Ok(permit) = orders.reserve().await else { return Ok(false) };
     drop(permit);
-    for order in client.orders().await? {
+    let asked = Instant::now();
+    let fetched = client.orders().await?;
+    if fetched.is_empty() && asked.elapsed() < ORDERS_EVERY_MIN {
+        // A server that does not hold the request would otherwise be asked without pause.
+        sleep(ORDERS_EVERY_MIN).await;
+    }
+    for order in fetched {
         if orders.send(order).await.is_err() {
             return Ok(false);
         }

@@ -232,23 +232,58 @@ fn an_order_that_is_not_allowed_is_answered_and_the_inventory_says_what_is() {
     agent.stop();
 }
 
+/// A config file for the program itself.
+fn write_config(path: &Path, server: &Receiver, agent: &str) {
+    let text = format!(
+        "servers: ['http://{}']\nagent: {agent}\nstate_dir: {}\ncollect: {{interval: 1s}}\n\
+         heartbeat: {{enabled: false}}\nlogs: {{enabled: false}}\n",
+        server.address,
+        path.with_file_name("state").display()
+    );
+    std::fs::write(path, text).unwrap();
+}
+
+fn program(config: &Path) -> std::process::Child {
+    let arguments = ["--config".as_ref(), config.as_os_str()];
+    std::process::Command::new(env!("CARGO_BIN_EXE_petrel-agent")).args(arguments).spawn().unwrap()
+}
+
+#[test]
+fn a_hangup_takes_a_good_config_and_keeps_the_old_one_instead_of_a_bad_one() {
+    let state = tempfile::tempdir().unwrap();
+    let server = Receiver::start(take);
+    let config = state.path().join("agent.yaml");
+    write_config(&config, &server, "web1");
+    let mut program = program(&config);
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_child(&program);
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    let newest_agent = |n| server.wait_class("metrics", n).last().unwrap().header("petrel-agent").to_owned();
+    assert_eq!(newest_agent(1), "web1");
+    std::fs::write(&config, "servers: []").unwrap();
+    signal(rustix::process::Signal::HUP);
+    assert_eq!(newest_agent(3), "web1");
+    write_config(&config, &server, "web2");
+    signal(rustix::process::Signal::HUP);
+    server.wait("a batch of web2", |requests| {
+        requests.iter().any(|request| request.header("petrel-agent") == "web2").then_some(())
+    });
+    let begun = Instant::now();
+    signal(rustix::process::Signal::TERM);
+    assert!(program.wait().unwrap().success());
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
 /// The program itself, killed with -9 at arbitrary moments while batches come and go.
 #[test]
 fn kill_9_loses_and_renumbers_nothing() {
     let state = tempfile::tempdir().unwrap();
     let server = Receiver::start(take);
     let config = state.path().join("agent.yaml");
-    let text = format!(
-        "servers: ['http://{}']\nagent: web1\nstate_dir: {}\ncollect: {{interval: 1s}}\nheartbeat: {{enabled: false}}\nlogs: {{enabled: false}}\n",
-        server.address,
-        state.path().join("state").display()
-    );
-    std::fs::write(&config, text).unwrap();
+    write_config(&config, &server, "web1");
     for round in 1..=4usize {
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_petrel-agent"))
-            .args(["--config".as_ref(), config.as_os_str()])
-            .spawn()
-            .unwrap();
+        let mut program = program(&config);
         let seen = server.wait_class("metrics", round);
         // Right after a batch was received, so the acknowledgement is under way or noted or not.
         program.kill().unwrap();
