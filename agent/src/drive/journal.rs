@@ -3,9 +3,10 @@
 //! never changed; only compaction leaves lines out, and never one of an order that has not ended.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ const ENDED_MAX: usize = 1_024;
 const COMPACT_BYTES: u64 = 1 << 20;
 /// A larger file was not written by this program.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+/// How long to wait for the lock.
+const LOCK_WITHIN: Duration = Duration::from_millis(500);
 /// The format that this program writes.
 const VERSION: u32 = 1;
 
@@ -140,10 +143,7 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Journal, OpenJournalError> {
         let io = |source| OpenJournalError::Io { path: path.to_owned(), source };
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(io)?;
-        file.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => OpenJournalError::InUse { path: path.to_owned() },
-            std::fs::TryLockError::Error(source) => io(source),
-        })?;
+        lock(&file, path)?;
         let mut text = Vec::new();
         (&file).take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
         let (records, whole) =
@@ -361,6 +361,8 @@ fn parse(text: &[u8]) -> Result<(Vec<Record>, usize), usize> {
     for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         at += line.len();
         match (decode(line), bad) {
+            // What follows in a later version is not for this program to judge.
+            (Some(record @ Record::Version(found)), None) if found != VERSION => return Ok((vec![record], text.len())),
             (Some(record), None) => {
                 records.push(record);
                 whole = at;
@@ -393,6 +395,20 @@ fn fingerprint(order: &Order) -> u32 {
     let undone = order.undo_of.as_ref().map(|answer| (answer.key, &answer.before));
     let what = (&order.action, &order.with, &order.expect, undone);
     crc32c(&serde_json::to_vec(&what).expect("an order came as JSON and goes as JSON"))
+}
+
+/// Locks the file. A child that was forked and has not begun its own program yet still shares the lock of an agent that
+/// has ended, so the lock is asked for a few times.
+fn lock(file: &File, path: &Path) -> Result<(), OpenJournalError> {
+    let end = Instant::now() + LOCK_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_WITHIN / 50),
+            Err(TryLockError::WouldBlock) => return Err(OpenJournalError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(OpenJournalError::Io { path: path.to_owned(), source }),
+        }
+    }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -525,6 +541,13 @@ mod tests {
         assert_eq!(journal.seen(&order(1)), Seen::Ended(Box::new(done(&order(1)))));
         assert_eq!(journal.seen(&order(2)), Seen::Started);
         assert!(journal.unsent().is_empty());
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let (_folder, path) = place();
+        std::fs::write(&path, [line(&Record::Version(2)), b"what version 2 writes\n".to_vec()].concat()).unwrap();
+        assert!(matches!(Journal::open(&path), Err(OpenJournalError::Version { found: 2, .. })));
     }
 
     #[test]

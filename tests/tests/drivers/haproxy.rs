@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use petrel_agent::drive::{Act, Haproxy, HaproxyConfig, HaproxySocket, Read};
+use petrel_agent::drive::{Act, Executor, Haproxy, HaproxyConfig, HaproxySocket, Opening, Read, Watch};
 use petrel_agent::stream::protocol::{Order, OrderOutcome};
 use petrel_tests::process::{Process, wait_for};
 use serde_json::{Value, json};
@@ -127,4 +127,40 @@ fn haproxys_own_words_come_back() {
         carry_out(&hands, order("haproxy.set_weight", 0, &json!({"backend": "fixed", "server": "e", "weight": 7})));
     let OrderOutcome::Failed { reason } = &answer.outcome else { panic!("{answer:?}") };
     assert!(reason.contains("static LB algorithm"), "{reason}");
+}
+
+#[test]
+fn a_hold_between_the_journal_and_the_command_still_holds() {
+    let balancer = Balancer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let driver: Arc<dyn Act> = Arc::new(balancer.driver());
+    let hands = executor("haproxy", &driver, "haproxy.drain", folder.path());
+    let before = balancer.state();
+    let Opening::Begun(prepared) = hands.open(on_a("haproxy.drain", 0, &json!({})), Instant::now()) else {
+        panic!("it begins")
+    };
+    std::fs::write(folder.path().join("hold"), "").unwrap();
+    let answer = hands.perform(&prepared, Watch::lasting(Duration::from_secs(20))).expect("nobody stops it");
+    assert!(matches!(answer.outcome, OrderOutcome::Refused { .. }), "{answer:?}");
+    assert_eq!(balancer.state(), before);
+}
+
+#[test]
+fn what_a_crash_interrupts_is_told_by_the_state() {
+    let balancer = Balancer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let driver: Arc<dyn Act> = Arc::new(balancer.driver());
+    let again = || executor("haproxy", &driver, "haproxy.drain", folder.path());
+    let resolve = |hands: &Executor| {
+        let begun = hands.unfinished().remove(0);
+        hands.resolve(&begun, Watch::lasting(Duration::from_secs(20))).expect("nobody stops it").outcome
+    };
+    // Died before the command, and after it.
+    assert!(matches!(again().open(on_a("haproxy.drain", 0, &json!({})), Instant::now()), Opening::Begun(_)));
+    assert!(matches!(resolve(&again()), OrderOutcome::Failed { .. }));
+    let order = on_a("haproxy.drain", 1, &json!({}));
+    assert!(matches!(again().open(order.clone(), Instant::now()), Opening::Begun(_)));
+    driver.apply(&order, &driver.check(&order).unwrap(), &Watch::lasting(Duration::from_secs(20))).unwrap();
+    assert_eq!(resolve(&again()), OrderOutcome::Done);
+    assert!(again().unfinished().is_empty());
 }

@@ -1,7 +1,7 @@
 //! The libvirt driver against real libvirt: three hosts of the lab, guests that run and move.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,10 @@ impl Fleet {
         for host in ["h1", "h2", "h3"] {
             let program = folder.path().join(host);
             let script = format!("#!/bin/sh\nexec {} exec {host} virsh \"$@\"\n", lab.script("hosts.sh").display());
-            std::fs::write(&program, script).unwrap();
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            // A child writes it: what this process has open for writing, and every child forked meanwhile, cannot be run.
+            let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+            let written = Command::new("sh").args(["-c", write, "sh", &script]).arg(&program).status().unwrap();
+            assert!(written.success());
         }
         Some(Fleet { lab, folder })
     }
@@ -150,6 +152,13 @@ fn foreign_guests_and_obstacles_are_refused(fleet: &Fleet) {
     let folder = tempfile::tempdir().unwrap();
     let others = executor("libvirt", &other, "libvirt.migrate", folder.path());
     refused(&others, fleet.migrate("vm1", "h2", (2, 100)), "does not claim it");
+
+    let mut config = fleet.config("h1");
+    config.carries_petrel = true;
+    let petrels: Arc<dyn Act> = Arc::new(Libvirt::over(config, "h1".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let carrier = executor("libvirt", &petrels, "libvirt.migrate", folder.path());
+    refused(&carrier, fleet.migrate("vm1", "h2", (2, 100)), "carries Petrel itself");
 
     let disk = fleet.folder.path().join("disk.raw");
     std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();

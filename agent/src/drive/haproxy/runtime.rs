@@ -135,3 +135,47 @@ impl Runtime {
 fn left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A runtime API that answers one command with `answer`, and then keeps the connection if `hangs`.
+    fn ask(answer: &'static [u8], hangs: bool) -> Result<String, RuntimeError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let runtime = Runtime::at(HaproxySocket::Tcp(listener.local_addr().unwrap().to_string()));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut command = [0u8; 10];
+                stream.read_exact(&mut command).unwrap();
+                assert_eq!(&command, b"show stat\n");
+                stream.write_all(answer).unwrap();
+                // Ends when the other side has given up.
+                while hangs && stream.read(&mut command).is_ok_and(|count| count > 0) {}
+            });
+            runtime.ask("show stat", Duration::from_millis(if hangs { 50 } else { 20_000 }))
+        })
+    }
+
+    #[test]
+    fn answers_over_tcp_are_whole_or_named() {
+        assert_eq!(ask(b"# a,b\n1,2\n\n", false).unwrap(), "# a,b\n1,2\n\n");
+        assert_eq!(
+            ask(b"# a,b\n1,", false).unwrap_err().to_string(),
+            "HAProxy's answer cannot be used: it ends too soon, after 8 bytes"
+        );
+        assert_eq!(ask(b"\xff\n", false).unwrap_err().to_string(), "HAProxy's answer cannot be used: it is not text");
+        let error = ask(b"# a,b\n", true).unwrap_err();
+        assert!(matches!(error, RuntimeError::Answer { .. }) && error.was_sent(), "{error}");
+    }
+
+    #[test]
+    fn nobody_there_is_no_answer_and_nothing_sent() {
+        let runtime = Runtime::at(HaproxySocket::Unix("/nonexistent/admin.sock".into()));
+        let error = runtime.ask("show stat", Duration::from_secs(1)).unwrap_err();
+        assert!(!error.was_sent(), "{error}");
+    }
+}

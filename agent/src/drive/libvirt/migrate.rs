@@ -159,6 +159,9 @@ impl Libvirt {
         let cancelled = watch.is_cancelled();
         let end = Instant::now() + BREAK_OFF_WITHIN;
         while Instant::now() < end {
+            if watch.is_leaving() {
+                return Err(ActError::Left);
+            }
             // Until virsh ends: the job may not have begun yet, or be past the point of return.
             drop(self.virsh.say(&["domjobabort", asked.uuid], Instant::now() + ASK_WITHIN));
             let pause = Instant::now() + LOOK_EVERY;

@@ -56,8 +56,8 @@ fn guests(cib: &str, describe: &dyn Fn(&Path) -> Result<String, String>) -> Clus
         Err(error) => return Cluster::Unreadable(error.to_string()),
     };
     let mut guests = BTreeMap::new();
-    let primitives = roots.iter().flat_map(Element::all).filter(|element| element.name == "primitive");
-    for resource in primitives.filter(|primitive| primitive.attribute("type") == Some("VirtualDomain")) {
+    let elements: Vec<&Element> = roots.iter().flat_map(Element::all).collect();
+    for resource in elements.iter().filter(|element| is_guest(element, &elements)) {
         let id = resource.attribute("id").unwrap_or("?").to_owned();
         let config =
             resource.all().into_iter().find(|pair| pair.name == "nvpair" && pair.attribute("name") == Some("config"));
@@ -79,6 +79,15 @@ fn guests(cib: &str, describe: &dyn Fn(&Path) -> Result<String, String>) -> Clus
     Cluster::Guests(guests)
 }
 
+/// Whether the element is a resource that is a guest, by its own type or its template's.
+fn is_guest(element: &Element, all: &[&Element]) -> bool {
+    let template = element
+        .attribute("template")
+        .and_then(|id| all.iter().find(|other| other.name == "template" && other.attribute("id") == Some(id)));
+    let kind = element.attribute("type").or_else(|| template?.attribute("type"));
+    element.name == "primitive" && kind == Some("VirtualDomain")
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -98,6 +107,11 @@ mod tests {
     fn guests_are_found_by_their_description() {
         let described = Ok("<domain><name>web</name></domain>");
         check(RESOURCES, described, &expect![[r#"Guests({"web": "vm-web"})"#]]);
+        check(
+            r#"<resources><template id="t" type="VirtualDomain"/><primitive id="a" template="t"><nvpair name="config" value="/w.xml"/></primitive></resources>"#,
+            described,
+            &expect![[r#"Guests({"web": "a"})"#]],
+        );
         check("<resources/>", described, &expect!["Guests({})"]);
     }
 

@@ -218,12 +218,14 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A program in place of virsh. A child writes it: a file that this process has open for writing, and with it every
+    /// child that another test forks meanwhile, cannot be run.
     fn shell(script: &str) -> (tempfile::TempDir, Virsh) {
-        use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("virsh");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let written = Command::new("sh").args(["-c", write, "sh", script]).arg(&program).status().unwrap();
+        assert!(written.success());
         (folder, Virsh { program, uri: "qemu:///system".to_owned() })
     }
 
