@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::alert::{AlertLabels, Basis, Level, PredictionNote};
 use crate::rules::severity;
 
+pub use crate::rules::severity::LEVEL_LABEL;
+
 /// Annotation with the probability of a predicted alert, 0 to 1.
 pub const PROBABILITY: &str = "petrel_probability";
 /// Annotation with the time left, in seconds.

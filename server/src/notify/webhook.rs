@@ -11,8 +11,8 @@ use super::config::RawWebhook;
 use super::group::Notice;
 use super::sender::SendError;
 use crate::decide::alert::{Alert, AlertState};
-use crate::decide::level::{LEAD, PROBABILITY};
-use crate::rules::severity::LEVEL_LABEL;
+use crate::decide::level::{LEAD, LEVEL_LABEL, PROBABILITY};
+
 use crate::series::Timestamp;
 
 /// Time to connect; the whole attempt has its own bound.
