@@ -333,4 +333,24 @@ mod tests {
         );
         assert!(ask(&router, "GET", "/petrel/v1/plan/evacuate/h9", &[], "").await.contains("h9 is in no inventory"));
     }
+
+    /// The request hangs until an order is there, and is answered at once then: no waiting out of its time.
+    #[tokio::test]
+    async fn a_waiting_agent_is_woken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (router, remedy) = opened(dir.path());
+        let waiting = tokio::spawn(async move {
+            let path = format!("{PATH_ORDERS}?wait_ms=50000");
+            ask(&router, "GET", &path, &[("petrel-agent", "lb")], "").await
+        });
+        // The first pull finds nothing; a wake makes it look again, and the second finds nothing either and goes on waiting.
+        while Arc::strong_count(&remedy.wake("lb")) < 3 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waiting.is_finished());
+        remedy.wake("lb").notify_one();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        waiting.abort();
+    }
 }

@@ -218,7 +218,8 @@ impl Engine {
     fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         self.fleet.forget(now);
         let mut effects = self.advance_all(now);
-        let firing: Vec<Firing> = self.firing.values().cloned().collect();
+        let wanted = |firing: &&Firing| self.runbooks.iter().any(|runbook| runbook.when.matches(&firing.alert));
+        let firing: Vec<Firing> = self.firing.values().filter(wanted).cloned().collect();
         for firing in firing {
             effects.extend(self.consider(&firing, now));
         }

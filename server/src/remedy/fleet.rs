@@ -176,15 +176,14 @@ const AGENTS_MAX: usize = 20_000;
 const FORGOTTEN_AFTER_MS: i64 = 24 * 3600 * 1000;
 
 impl Fleet {
-    /// Takes an inventory in; an older one than is known is ignored. False where there is no room for another agent.
+    /// Takes an inventory in. False where there is no room for another agent.
+    ///
+    /// An agent sends one after the other, so the last to come is the newest, also after its clock was set back.
     pub fn see(&mut self, inventory: Inventory, now: Timestamp) -> bool {
-        let known = self.inventories.get(&inventory.agent);
-        if known.is_none() && self.inventories.len() >= AGENTS_MAX {
+        if !self.inventories.contains_key(&inventory.agent) && self.inventories.len() >= AGENTS_MAX {
             return false;
         }
-        if known.is_none_or(|known| known.inventory.seen_at <= inventory.seen_at) {
-            self.inventories.insert(inventory.agent.clone(), Seen { inventory, received_at: now });
-        }
+        self.inventories.insert(inventory.agent.clone(), Seen { inventory, received_at: now });
         true
     }
 

@@ -83,6 +83,11 @@ fn read_file(path: PathBuf) -> Result<(PathBuf, String), Problem> {
     }
 }
 
+/// Every problem of one file by itself, for `petrel check`.
+pub fn check(file: &Path, text: &str) -> Vec<Problem> {
+    load(&[(file.to_owned(), text.to_owned())]).err().unwrap_or_default()
+}
+
 /// Checks files given as (name, text).
 ///
 /// # Errors
@@ -422,17 +427,17 @@ steps:
         check(
             bad,
             &expect![[r"
-            a.yaml:3:7: `when` matches every alert; give `alert`, `level` or `probability`
-            a.yaml:5:13: `sum(up` is not PromQL: parse error: unclosed left parenthesis
-            a.yaml:6:13: template names `label`; there is only alert, labels, annotations, plan
-            a.yaml:7:9: `is: maybe` is not known; write `true` or `empty`
-            a.yaml:9:13: unknown action `haproxy.reboot`; known are haproxy.drain, haproxy.set_weight, haproxy.ready, libvirt.evacuate
-            a.yaml:10:13: `haproxy.drain` needs `on`: the agent that speaks to the load balancer
-            a.yaml:10:13: `haproxy.drain` needs `server` in `with`
-            a.yaml:13:9: template cannot be read: syntax error: unexpected end of input, expected end of variable block (in <string>:1)
-            a.yaml:14:48: `weight: 900` is not a whole number from 0 to 256
-            a.yaml:17:11: an evacuation is not undone: guests that moved stay; bring them back by a run of its own
-        "]],
+                a.yaml:3:7: `when` matches every alert; give `alert`, `level` or `probability`
+                a.yaml:5:13: `sum(up` is not PromQL: parse error: unclosed ( at 1:4
+                a.yaml:6:13: template names `label`; there is only alert, labels, annotations, plan
+                a.yaml:7:9: `is: maybe` is not known; write `true` or `empty`
+                a.yaml:9:13: unknown action `haproxy.reboot`; known are haproxy.drain, haproxy.set_weight, haproxy.ready, libvirt.evacuate
+                a.yaml:10:13: `haproxy.drain` needs `on`: the agent that speaks to the load balancer
+                a.yaml:10:13: `haproxy.drain` needs `server` in `with`
+                a.yaml:13:9: template cannot be read: syntax error: unexpected end of input, expected end of variable block (in <string>:1)
+                a.yaml:14:48: `weight: 900` is not a whole number from 0 to 256
+                a.yaml:17:11: an evacuation is not undone: guests that moved stay; bring them back by a run of its own
+            "]],
         );
     }
 

@@ -30,6 +30,7 @@ pub mod run;
 pub mod runbook;
 pub mod service;
 pub mod settings;
+pub mod shipped;
 pub mod template;
 mod undo;
 pub mod verify;

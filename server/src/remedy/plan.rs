@@ -189,7 +189,6 @@ fn migration(agent: &str, from: &str, planned: placement::Move, (bandwidth, worl
     let uri = targets.next().map_or(String::new(), |(_, host)| host.migration_uri.clone());
     let with = json!({
         "guest_uuid": planned.guest_uuid,
-        "guest_name": planned.guest_name,
         "destination_host": planned.to,
         "destination_uri": uri,
         "bandwidth_mib_s": bandwidth,
@@ -199,7 +198,7 @@ fn migration(agent: &str, from: &str, planned: placement::Move, (bandwidth, worl
         agent: agent.to_owned(),
         action: MIGRATE.to_owned(),
         with: object(with),
-        expect: object(json!({"state": "running"})),
+        expect: object(json!({"state": "running", "name": planned.guest_name})),
         timeout_ms: SEEN_WITHIN_MS,
         verify: Some(Proof { promql: String::new(), within_ms: SEEN_WITHIN_MS }),
         // Guests that moved stay; bringing them back is a run of its own, approved.

@@ -338,7 +338,8 @@ impl Leg {
     /// One line for people: what, with what, where.
     pub fn describe(&self) -> String {
         let undo = self.undoes.map_or(String::new(), |step| format!("undo step {step}: "));
-        format!("{undo}{} {} on {}", self.action, self.arguments(), self.agent)
+        let guest = self.migration.as_ref().map_or(String::new(), |migration| format!("{} ", migration.guest_name));
+        format!("{undo}{} {guest}{} on {}", self.action, self.arguments(), self.agent)
     }
 
     /// The arguments as `name=value` words.

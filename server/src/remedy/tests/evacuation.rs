@@ -34,7 +34,7 @@ fn shadow_says_what_would_move() {
     sim.pass(120);
     assert_eq!((sim.outcome(), sim.guests().as_str()), (Some(Outcome::Shadowed), "h1:a,b h2: h3:"));
     assert!(
-        sim.journal.contains("would have done libvirt.migrate bandwidth_mib_s=40 destination_host=h2"),
+        sim.journal.contains("would have done libvirt.migrate b bandwidth_mib_s=40 destination_host=h2"),
         "{}",
         sim.journal
     );

@@ -336,6 +336,9 @@ impl Sim {
         let text = |name: &str| order.with.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         if order.action == "libvirt.migrate" {
             let (uuid, to) = (text("guest_uuid"), text("destination_host"));
+            // The driver refuses what it does not know.
+            let known = ["bandwidth_mib_s", "destination_host", "destination_uri", "guest_uuid"];
+            assert_eq!(order.with.keys().collect::<Vec<_>>(), known);
             assert!(order.with["bandwidth_mib_s"].as_u64().unwrap() > 0, "a migration has a cap");
             let from = self.hosts.iter_mut().find(|host| host.guests.iter().any(|guest| guest.uuid == uuid)).unwrap();
             let at = from.guests.iter().position(|guest| guest.uuid == uuid).unwrap();
