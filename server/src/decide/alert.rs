@@ -32,7 +32,7 @@ pub struct Alert {
     pub fired_at: Option<Timestamp>,
     /// When it ended; `None` while pending or firing.
     pub resolved_at: Option<Timestamp>,
-    /// Link to the expression in the console.
+    /// Link that asks the rule's expression again.
     pub generator_url: String,
     /// For a predicted alert: how likely, and how long is left. From the rule's annotations or the prediction's labels.
     #[serde(default)]

@@ -175,6 +175,8 @@ pub struct AlertEngine {
     ended: Vec<Labels>,
     /// The last write to the control database failed.
     unkept: bool,
+    /// Other rules were put in force since the last tick.
+    reloaded: bool,
     view: AlertsView,
 }
 
@@ -206,6 +208,7 @@ impl AlertEngine {
             ended: Vec::new(),
             // Times of pending alerts were shifted by the time away: keep them so.
             unkept: true,
+            reloaded: true,
             view: AlertsView::default(),
         };
         engine.replace_rules(rules, now);
@@ -221,6 +224,7 @@ impl AlertEngine {
     /// Puts other rules in force. Alerts stay with their rules; those of rules that are gone end at the next tick.
     pub fn replace_rules(&mut self, rules: RuleSet, now: Timestamp) {
         self.rules = Arc::new(rules);
+        self.reloaded = true;
         let groups: HashSet<(String, String)> = self.rules.groups.iter().map(key).collect();
         self.evaluated.retain(|key, _| groups.contains(key));
         for group in &self.rules.groups {
@@ -252,6 +256,11 @@ impl AlertEngine {
             .map(|i| (i, self.slot(&rules.groups[i], now)))
             .filter(|(i, slot)| self.evaluated.get(&key(&rules.groups[*i])).is_none_or(|last| slot > last))
             .collect();
+        // The loop asks every second; without anything to do there is nothing to keep either.
+        if due.is_empty() && !self.unkept && !self.reloaded {
+            return Tick::default();
+        }
+        self.reloaded = false;
         let mut outcome = Outcome { overlay: Overlay::new(source), tick: Tick::default(), effects: Vec::new() };
         for (i, slot) in due {
             let group = &rules.groups[i];
@@ -329,7 +338,7 @@ impl AlertEngine {
             hold_ms: alert.map_or(0, |alert| alert.hold_ms),
             keep_firing_ms: alert.map_or(0, |alert| alert.keep_firing_ms),
             basis: level::basis_of(&rule.metrics, annotations.iter().map(|(name, _)| name.as_str())),
-            generator_url: format!("{}/graph?g0.expr={}&g0.tab=1", self.config.external_url, url_escaped(&rule.expr)),
+            generator_url: format!("{}/api/v1/query?query={}", self.config.external_url, url_escaped(&rule.expr)),
         }
     }
 

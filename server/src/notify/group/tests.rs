@@ -263,3 +263,16 @@ fn wrong_configs_are_refused() {
         unknown field `port`, expected one of smarthost, tls, username, password_file, ca_file, from, to, hello at line 1, column 72
         notify.receivers `a`: email.smarthost is `m`; write host:port, for example mail:587"#]].assert_eq(&all.join("\n"));
 }
+
+#[test]
+fn the_example_of_the_guide_is_sound() {
+    #[derive(serde::Deserialize)]
+    struct File {
+        notify: RawNotifyConfig,
+    }
+    let guide = include_str!("../../../../docs/guide/alerts.md");
+    let example = guide.split("```").find(|block| block.starts_with("yaml\nnotify:")).unwrap();
+    let file: File = serde_saphyr::from_str(&example["yaml".len()..]).unwrap();
+    let config = file.notify.check("https://petrel.example").unwrap();
+    assert_eq!((config.receivers.len(), config.routes.len()), (2, 3));
+}
