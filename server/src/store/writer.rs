@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, PoisonError};
 
-use tracing::{error, warn};
+use tracing::{error, info};
 
 use super::index::Series;
 use super::journal::Journal;
@@ -55,12 +55,14 @@ pub struct Writer {
     shared: Arc<Shared>,
     marks: HighMarks,
     journal: Option<Journal>,
+    /// Whether the last group was refused: told in the log once, not for every group.
+    refusing: bool,
 }
 
 impl Writer {
     /// A writer that will begin with the shared state's active journal number.
     pub fn new(shared: Arc<Shared>, marks: HighMarks) -> Writer {
-        Writer { shared, marks, journal: None }
+        Writer { shared, marks, journal: None, refusing: false }
     }
 
     /// Works until all senders are gone and the queue is empty.
@@ -105,6 +107,7 @@ impl Writer {
         // Series are forgotten only while no group is between being prepared and being applied.
         let _gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(refused) = shared.check_disk().and_then(|()| self.open_journal()) {
+            self.tell(Some(&refused));
             for request in group {
                 (request.reply)(Err(refused.clone()));
             }
@@ -135,6 +138,7 @@ impl Writer {
         let marks: Vec<Mark> = raised.into_values().collect();
         match self.append(record, &marks) {
             Ok(position) => {
+                self.tell(None);
                 for mark in &marks {
                     self.marks.raise(mark);
                 }
@@ -143,6 +147,7 @@ impl Writer {
                 }
             }
             Err(failed) => {
+                self.tell(Some(&failed));
                 for series in &declared {
                     series.declare_in(0);
                 }
@@ -154,6 +159,18 @@ impl Writer {
         if self.journal.as_ref().is_some_and(|journal| journal.bytes >= JOURNAL_BYTES_MAX) {
             self.rotate();
         }
+    }
+
+    /// Logs when refusing begins and ends.
+    fn tell(&mut self, failed: Option<&AppendError>) {
+        match failed {
+            Some(failed) if !self.refusing => {
+                error!(error = failed as &dyn std::error::Error, "samples are refused; senders keep what they have");
+            }
+            None if self.refusing => info!("samples are accepted again"),
+            _ => {}
+        }
+        self.refusing = failed.is_some();
     }
 
     fn open_journal(&mut self) -> Result<(), AppendError> {
@@ -186,7 +203,6 @@ impl Writer {
             // After a failed sync the kernel may have dropped pages of this log that it will not report again, so nothing
             // more is added to it. A full disk is different: SQLite undid the transaction and knows what the log has.
             if !matches!(failed, AppendError::DiskFull { .. }) {
-                error!(error = &failed as &dyn std::error::Error, "journal commit failed; a new file is begun");
                 self.rotate();
             }
             failed
@@ -196,7 +212,6 @@ impl Writer {
     fn failed(&self, source: rusqlite::Error) -> AppendError {
         let dir = self.shared.dir.clone();
         if sqlite::is_disk_full(&source) {
-            warn!(dir = %dir.display(), "disk full: samples are refused, agents keep them");
             AppendError::DiskFull { dir, source: Arc::new(source) }
         } else {
             AppendError::Journal { dir, source: Arc::new(source) }
