@@ -1,11 +1,12 @@
 //! Predict: what runs out when, for every file system, memory and processor of the fleet, with a ledger of all that was said.
 //!
 //! [`Predictor::tick`] reads the last minutes through a [`Source`] (`feed`), keeps each subject's past (`history`, `track`),
-//! forecasts the horizons whose time has come, yields series and rows (`emit`) and keeps the ledger (`ledger`). It alerts
+//! forecasts the horizons whose time has come, yields series and rows (`emit`) and keeps the ledger (`ledger`, `entry`). It alerts
 //! nobody: rules over `petrel_limit_probability` and `petrel_time_to_limit_seconds` do. `runner` is the thread around it.
 
 mod config;
 mod emit;
+mod entry;
 mod feed;
 mod history;
 mod ledger;
@@ -24,7 +25,8 @@ use crate::telemetry;
 
 pub use config::{CheckPredictConfigError, PredictConfig, RawLimits, RawPredictConfig};
 pub use emit::OutlookRow;
-pub use ledger::{CalibrationBucket, Due, Entry, EntryFilter, Ledger, MIGRATIONS, Outcome, Settlement, Statement};
+pub use entry::{CalibrationBucket, Due, Entry, EntryFilter, Outcome, Settlement, Statement};
+pub use ledger::{Ledger, MIGRATIONS};
 pub use resource::{Resource, Subject};
 pub use runner::{RunPredictorError, run};
 
