@@ -334,9 +334,9 @@ mod tests {
         assert!(ask(&router, "GET", "/petrel/v1/plan/evacuate/h9", &[], "").await.contains("h9 is in no inventory"));
     }
 
-    /// The request hangs until an order is there, and is answered at once then: no waiting out of its time.
+    /// The request hangs until there is an order; a wake that finds none leaves it hanging.
     #[tokio::test]
-    async fn a_waiting_agent_is_woken() {
+    async fn a_request_for_orders_hangs_until_there_is_one() {
         let dir = tempfile::tempdir().unwrap();
         let (router, remedy) = opened(dir.path());
         let waiting = tokio::spawn(async move {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::remedy::judge::tests::Held;
 use crate::remedy::{MIGRATIONS, Remedy};
@@ -91,6 +93,17 @@ fn an_order_survives_a_restart_and_leaves_once() {
         server = server.restart();
     }
     assert_eq!(server.journal(), ["planned", "ordered", "handed_out"]);
+}
+
+/// The agent's request hangs on this; the rest of its way is tested with the routes.
+#[test]
+fn an_order_wakes_its_agent() {
+    let mut server = Server::start(tempfile::tempdir().unwrap(), 0);
+    let wake = server.remedy.wake("lb");
+    assert!(wake.notified().now_or_never().is_none());
+    server.remedy.reconcile(&[alert("web1", true, server.now)], &|_| false, server.now).unwrap();
+    server.pass(1);
+    assert!(wake.notified().now_or_never().is_some());
 }
 
 #[test]
