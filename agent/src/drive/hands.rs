@@ -318,7 +318,7 @@ mod tests {
                 if watch.is_leaving() {
                     return Err(ActError::Left);
                 }
-                if watch.is_cancelled() {
+                if watch.is_cancelled() || watch.is_over() {
                     return Err(ActError::failed("broken off"));
                 }
                 std::thread::yield_now();
