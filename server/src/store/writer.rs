@@ -45,7 +45,6 @@ pub struct Request {
 struct Prepared {
     committed: Committed,
     accepted: Vec<(Arc<Series>, Vec<Sample>)>,
-    mark: Option<Mark>,
     told: Vec<(String, crate::query::source::MetricMetadata)>,
     reply: Box<dyn FnOnce(Result<Committed, AppendError>) + Send>,
 }
@@ -221,8 +220,7 @@ impl Writer {
     fn prepare(&self, request: Request, raised: &mut HashMap<(String, String), Mark>) -> Prepared {
         let Request { batch, now, reply } = request;
         let Batch { series, metadata, mark } = batch;
-        let mut prepared =
-            Prepared { committed: Committed::default(), accepted: Vec::new(), mark: None, told: Vec::new(), reply };
+        let mut prepared = Prepared { committed: Committed::default(), accepted: Vec::new(), told: Vec::new(), reply };
         if let Some(mark) = mark {
             let key = (mark.agent.clone(), format!("{} {}", mark.epoch, mark.class.as_str()));
             if self.marks.contains(&mark) || raised.get(&key).is_some_and(|high| high.seq >= mark.seq) {
@@ -232,8 +230,7 @@ impl Writer {
                     .inc_by(series.iter().map(|(_, samples)| samples.len() as u64).sum());
                 return prepared;
             }
-            raised.insert(key, mark.clone());
-            prepared.mark = Some(mark);
+            raised.insert(key, mark);
         }
         let allowed = self.shared.allowed(now, FUTURE_MS_MAX);
         for ((labels, mut samples), found) in self.shared.resolve(series) {
