@@ -454,5 +454,3 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod way;

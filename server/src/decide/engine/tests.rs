@@ -1,5 +1,7 @@
 //! The engine over a source of its own: queries are answered from a table, everything else is real.
 
+mod way;
+
 use std::sync::Mutex;
 
 use super::*;
