@@ -5,15 +5,20 @@
 //! the clock, and `app` the only one that knows all parts. ARCHITECTURE.md has the map and the edges that are allowed.
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod console;
 pub mod decide;
 pub mod ingest;
 pub mod notify;
+pub mod own_metrics;
 pub mod predict;
 pub mod query;
 pub mod remedy;
 pub mod rules;
+pub mod run_loop;
 pub mod score;
 pub mod series;
 pub mod store;

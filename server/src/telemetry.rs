@@ -67,6 +67,36 @@ pub static PREDICT_FORECASTS: LazyLock<IntCounter> =
 pub static LEDGER_ENTRIES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ledger_entries_total", "Entries of the ledger, by outcome.", &["outcome"]));
 
+/// Batches of derived series (scores, forecasts, recorded rules) that could not be stored; they are made anew.
+pub static DERIVED_BATCHES_LOST: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_derived_batches_lost_total", "Batches of derived series that could not be stored.")
+});
+
+/// Whether the config, rules and runbooks on disk are those in force: 0 after a reload that was refused.
+pub static CONFIG_IN_FORCE: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_config_in_force", "1 while the files on disk are in force, 0 after a refused reload.")
+});
+
+/// Series known to the store.
+pub static STORE_SERIES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_store_series", "Series known to the store."));
+
+/// Samples held in memory until they are sealed.
+pub static STORE_HEAD_SAMPLES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_store_head_samples", "Samples in memory, not yet sealed."));
+
+/// Bytes of the data folder.
+pub static STORE_DISK_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_store_disk_bytes", "Bytes of all files of the data folder."));
+
+/// Bytes free under the data folder.
+pub static STORE_DISK_BYTES_FREE: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_store_disk_bytes_free", "Bytes free under the data folder."));
+
+/// Resident memory of the server.
+pub static RESIDENT_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_resident_memory_bytes", "Resident memory of the server."));
+
 fn counter(name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a constant of this file");
     default_registry().register(Box::new(counter.clone())).expect("each name of this file is registered once");

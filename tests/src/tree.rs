@@ -47,8 +47,18 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
 }
 
 impl Source {
-    /// The text before the inline tests, without comment lines.
+    /// Whether the file holds tests alone, by its place or name.
+    pub fn is_test(&self) -> bool {
+        let in_folder = self.path.iter().any(|part| part == "tests" || part == "scenarios");
+        let name = self.path.file_stem().and_then(|name| name.to_str()).unwrap_or("");
+        in_folder || name == "tests" || name.ends_with("_tests")
+    }
+
+    /// The text before the inline tests, without comment lines; empty where the file holds tests alone.
     pub fn code(&self) -> String {
+        if self.is_test() && !self.path.starts_with("tests") {
+            return String::new();
+        }
         let code = self.text.split("#[cfg(test)]\nmod ").next().unwrap_or("");
         code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
     }

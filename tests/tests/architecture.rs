@@ -6,7 +6,7 @@ use std::fs;
 use petrel_tests::tree::{Source, repository, sources};
 
 /// Words that every part of the server may use.
-const VOCABULARY: [&str; 4] = ["series", "telemetry", "clock", "config"];
+const VOCABULARY: [&str; 3] = ["series", "telemetry", "clock"];
 
 /// Allowed paths per module: `None` stands for all.
 type Edges = BTreeMap<String, Option<BTreeSet<String>>>;

@@ -84,7 +84,7 @@ fn untidy(source: &Source) -> Vec<String> {
     if stem.split('_').any(|word| NAMES_FORBIDDEN.iter().any(|bad| word.trim_end_matches('s') == *bad)) {
         say("its name says nothing about what it is for".to_owned());
     }
-    let in_tests = path.starts_with("tests/") || path.contains("/tests/") || path.contains("/benches/");
+    let in_tests = source.is_test();
     for (pattern, why) in forbidden(&path, in_tests) {
         // Whole text for marks that tests may not have either, code alone for the rest.
         let text =

@@ -22,18 +22,29 @@ use crate::telemetry;
 const TOKEN_BYTES_MIN: usize = 16;
 
 /// Tokens by name. Never printed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Tokens {
     agents: BTreeMap<String, String>,
     users: BTreeMap<String, String>,
 }
 
 /// What the server asks of a caller.
+#[derive(Clone)]
 pub enum Policy {
     /// Listening on loopback, no tokens configured: callers on this machine are trusted.
     Loopback,
     /// A token is asked of everybody.
     Tokens(Tokens),
+}
+
+impl Policy {
+    /// What an agent's heartbeats are signed with: its token, nothing where no token is asked, `None` for an unknown agent.
+    pub fn heartbeat_key(&self, agent: &str) -> Option<Vec<u8>> {
+        match self {
+            Policy::Loopback => Some(Vec::new()),
+            Policy::Tokens(tokens) => tokens.agents.get(agent).map(|token| token.as_bytes().to_vec()),
+        }
+    }
 }
 
 /// Who calls, put into the request's extensions for handlers that record it.
@@ -96,11 +107,6 @@ impl Tokens {
     pub fn read(agents: Option<&Path>, users: Option<&Path>) -> Result<Tokens, ReadTokensError> {
         let read = |path: Option<&Path>| path.map(read_token_file).transpose().map(Option::unwrap_or_default);
         Ok(Tokens { agents: read(agents)?, users: read(users)? })
-    }
-
-    /// The token of an agent, which also keys its heartbeats.
-    pub fn agent(&self, name: &str) -> Option<&str> {
-        self.agents.get(name).map(String::as_str)
     }
 
     /// Whose token this is. Compares with every token, so that the time taken tells nothing.

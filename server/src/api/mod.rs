@@ -2,7 +2,9 @@
 
 pub mod alerting;
 pub mod auth;
+pub mod hosts;
 pub mod listen;
 pub mod prometheus;
 pub mod remedy;
+pub mod v1;
 pub mod write;

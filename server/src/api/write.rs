@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::decide::verdict::{Event, VerdictBook};
 use crate::ingest::body::{BodyError, decompress, decompress_snappy};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
@@ -90,18 +91,26 @@ struct Receiver {
     clock: Clock,
     limits: WriteLimits,
     presence: Arc<Mutex<Presence>>,
+    verdicts: Arc<Mutex<VerdictBook>>,
     decodes: Arc<Semaphore>,
 }
 
-/// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` is told of agents' batches; the run loop ticks it.
-pub fn router(store: Arc<Store>, clock: Clock, limits: WriteLimits, presence: Arc<Mutex<Presence>>) -> Router {
+/// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
+/// are told of agents' batches; the run loop ticks them.
+pub fn router(
+    store: Arc<Store>,
+    clock: Clock,
+    limits: WriteLimits,
+    presence: Arc<Mutex<Presence>>,
+    verdicts: Arc<Mutex<VerdictBook>>,
+) -> Router {
     let decodes = Arc::new(Semaphore::new(DECODES_MAX));
     Router::new()
         .route("/v1/metrics", post(metrics))
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
-        .with_state(Receiver { store, clock, limits, presence, decodes })
+        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes })
 }
 
 /// Why a request was refused as a whole.
@@ -251,9 +260,14 @@ impl Receiver {
         let now = (self.clock)();
         let presence = || self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = if batch.mark.is_some() { presence().announce(&mut batch, now) } else { None };
+        let agent = batch.mark.as_ref().map(|mark| mark.agent.clone());
         let committed = self.store.append(batch, now).await?;
         if let Some(seen) = seen {
             presence().committed(seen, now);
+        }
+        if let Some(agent) = agent {
+            // A batch tells only that its agent lives; what follows from that comes at the next tick.
+            self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).step(Event::Batch { agent }, now);
         }
         Ok(committed)
     }

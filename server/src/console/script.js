@@ -49,7 +49,7 @@ function fill(id, nodes, whenEmpty) {
 function drawSummary(view) {
   const firing = view.alerts.filter((alert) => alert.state === 'firing');
   const silent = view.hosts.filter((host) => host.verdict !== 'healthy').length;
-  const soon = view.outlooks.filter((row) => (row.probabilities['24h'] ?? 0) > 0.5).length;
+  const soon = view.outlooks.filter((row) => row.probabilities.some(([h, p]) => spanMs(h) <= 864e5 && p > 0.5)).length;
   const part = (number, text) => [element('b', '', String(number)), ` ${text}`];
   byId('summary').replaceChildren(
     ...part(view.hosts.length, view.hosts.length === 1 ? 'host' : 'hosts'),
@@ -63,7 +63,7 @@ function drawSummary(view) {
   const hold = byId('hold');
   hold.hidden = false;
   hold.classList.toggle('on', view.hold.on);
-  hold.textContent = view.hold.on ? `All actions held${view.hold.by ? ` by ${view.hold.by}` : ''} – release` : 'Hold all actions';
+  hold.textContent = view.hold.on ? 'All actions held – release' : 'Hold all actions';
   hold.onclick = () => act('/petrel/v1/hold', { on: !view.hold.on });
   const notice = byId('notice');
   notice.hidden = view.problems.length === 0;
@@ -128,13 +128,13 @@ function chance(probability) {
 }
 
 function drawOutlooks(view) {
-  const horizons = [...new Set(view.outlooks.flatMap((row) => Object.keys(row.probabilities)))].sort(HORIZON_ORDER);
+  const horizons = [...new Set(view.outlooks.flatMap((row) => row.probabilities.map(([h]) => h)))].sort(HORIZON_ORDER);
   byId('outlooks-head').replaceChildren(...['Host', 'Resource', '', 'Left (median)', ...horizons.map((h) => `within ${h}`), '']
     .map((text) => element('th', '', text)));
   const rows = view.outlooks.slice(0, 30).map((row) => element('tr', '',
     element('td', 'title', row.instance), element('td', '', row.resource), element('td', '', row.what ?? ''),
-    element('td', '', row.seconds_median === null || row.seconds_median === undefined ? '–' : span(row.seconds_median)),
-    ...horizons.map((h) => element('td', 'odds', chance(row.probabilities[h]))),
+    element('td', '', row.seconds_to_limit[1] === null ? '–' : span(row.seconds_to_limit[1])),
+    ...horizons.map((h) => element('td', 'odds', chance(row.probabilities.find(([known]) => known === h)?.[1]))),
     element('td', 'dim', row.refused ?? '')));
   byId('outlooks').replaceChildren(...rows);
   if (!rows.length) {

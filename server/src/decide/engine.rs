@@ -4,6 +4,7 @@
 //! clock; a group is evaluated at fixed points of time, shifted by a hash of its name so that groups do not all come at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,20 +27,26 @@ use crate::telemetry;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawRulesConfig {
+    /// Prometheus rule files, read beside the shipped ones.
+    pub files: Vec<PathBuf>,
+    /// Whether the shipped rules are in force.
+    pub shipped: bool,
     /// Time between evaluations of groups that do not say.
     pub interval: Span,
     /// Labels of this server, for `$externalLabels` in templates.
     pub external_labels: BTreeMap<String, String>,
-    /// Address under which users reach the console; links in notices begin with it.
-    pub external_url: String,
+    /// Address under which users reach the console; links in notices begin with it. Without it, the address listened on.
+    pub external_url: Option<String>,
 }
 
 impl Default for RawRulesConfig {
     fn default() -> RawRulesConfig {
         RawRulesConfig {
+            files: Vec::new(),
+            shipped: true,
             interval: Span(Duration::from_secs(15)),
             external_labels: BTreeMap::new(),
-            external_url: "http://127.0.0.1:9780".to_owned(),
+            external_url: None,
         }
     }
 }
@@ -64,21 +71,22 @@ pub enum RulesConfigError {
 }
 
 impl RawRulesConfig {
-    /// Checks the values.
+    /// Checks the values; `own_url` stands in where `external_url` is not given.
     ///
     /// # Errors
     /// The first value that is not allowed.
-    pub fn check(self) -> Result<RulesConfig, RulesConfigError> {
+    pub fn check(self, own_url: &str) -> Result<RulesConfig, RulesConfigError> {
         if self.interval.as_ms() < 1000 {
             return Err(RulesConfigError::Interval(self.interval));
         }
-        if !self.external_url.starts_with("http://") && !self.external_url.starts_with("https://") {
-            return Err(RulesConfigError::ExternalUrl(self.external_url));
+        let external_url = self.external_url.unwrap_or_else(|| own_url.to_owned());
+        if !external_url.starts_with("http://") && !external_url.starts_with("https://") {
+            return Err(RulesConfigError::ExternalUrl(external_url));
         }
         Ok(RulesConfig {
             interval_ms: self.interval.as_ms(),
             external_labels: self.external_labels,
-            external_url: self.external_url.trim_end_matches('/').to_owned(),
+            external_url: external_url.trim_end_matches('/').to_owned(),
         })
     }
 }

@@ -29,7 +29,7 @@ fn server(options: StoreOptions) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), options, &[], NOW).unwrap();
     let limits = WriteLimits { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20 };
-    let router = router(Arc::clone(&store), clock::fixed(NOW), limits, Arc::default());
+    let router = router(Arc::clone(&store), clock::fixed(NOW), limits, Arc::default(), Arc::default());
     Server { _dir: dir, store, router }
 }
 

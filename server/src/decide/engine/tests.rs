@@ -55,7 +55,13 @@ impl World {
     fn engine(&self, rules: &str, now: Timestamp) -> AlertEngine {
         let control = Control::open(&self.dir.path().join("control.db"), keep::MIGRATIONS).unwrap();
         let rules = crate::rules::load(&[("r.yaml".into(), rules.to_owned())]).unwrap();
-        AlertEngine::open(Arc::new(control), rules, RawRulesConfig::default().check().unwrap(), now).unwrap()
+        AlertEngine::open(
+            Arc::new(control),
+            rules,
+            RawRulesConfig::default().check("http://127.0.0.1:9780").unwrap(),
+            now,
+        )
+        .unwrap()
     }
 
     fn answer(&self, expr: &str, answer: Option<&[(&str, f64)]>) {

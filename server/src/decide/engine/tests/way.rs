@@ -43,7 +43,7 @@ impl World {
         let options = RawStoreOptions::default().check().unwrap();
         let store = Store::open(dir.path(), options, keep::MIGRATIONS, START).unwrap();
         let rules = crate::rules::load(files).unwrap();
-        let config = RawRulesConfig::default().check().unwrap();
+        let config = RawRulesConfig::default().check("http://127.0.0.1:9780").unwrap();
         let engine = AlertEngine::open(Arc::clone(store.control()), rules, config, START).unwrap();
         World { _dir: dir, store, engine, now: START }
     }

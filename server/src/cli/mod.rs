@@ -1,0 +1,211 @@
+//! The command line: what can be asked of `petrel`, and which exit code answers it.
+//!
+//! `up` and `serve` start the server; `check` reads files and needs none; all others talk to a running server over HTTP.
+//! Tables are for people, `--json` for programs.
+
+mod check;
+mod client;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use check::check;
+pub use client::ask;
+
+/// Exit codes of all commands.
+pub mod exit {
+    /// Done, or the answer is yes.
+    pub const DONE: u8 = 0;
+    /// The answer is no: a check found problems, a run was not found, an evacuation is refused.
+    pub const NO: u8 = 1;
+    /// Wrong use of the command line or of a config file.
+    pub const WRONG_USE: u8 = 2;
+    /// The server could not be reached.
+    pub const UNREACHED: u8 = 3;
+}
+
+/// Petrel watches a fleet of virtualization hosts, sees trouble before it comes, and moves work out of the way.
+#[derive(Debug, Parser)]
+#[command(name = "petrel", version)]
+pub struct Cli {
+    /// What to do; without a command, `up`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Server and agent on this machine, embedded store, no config needed
+    Up(UpArgs),
+    /// The server alone, for a fleet of agents
+    Serve(ServeArgs),
+    /// Check config, rule and runbook files, with positions, without starting anything
+    Check {
+        /// Files to check; their kind is told from what they contain
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Evaluate PromQL
+    Query(QueryArgs),
+    /// Alerts, worst first
+    Alerts(ServerArgs),
+    /// Hosts with their verdicts
+    Hosts(ServerArgs),
+    /// What runs out when
+    Outlooks(ServerArgs),
+    /// Predictions and what became of them
+    Ledger(ServerArgs),
+    /// Runs of runbooks: list them, show one, say yes or no to one
+    Runs(RunsArgs),
+    /// Show what an evacuation of a host would do, or why it is refused
+    Plan {
+        /// What to plan
+        #[command(subcommand)]
+        plan: Plan,
+    },
+    /// Stop all actions at once, or let them go on
+    Hold(HoldArgs),
+}
+
+/// Options of `petrel up`.
+#[derive(Debug, Args, Default)]
+pub struct UpArgs {
+    /// Where to keep everything [default: ~/.local/share/petrel, or /var/lib/petrel for root]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// A config file, as for `serve`
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Address and port of console and API [default: 127.0.0.1:9780]
+    #[arg(long)]
+    pub listen: Option<String>,
+}
+
+/// Options of `petrel serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The config file; without one, defaults
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Where to keep everything
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Address and port of console and API [default: 127.0.0.1:9780]
+    #[arg(long)]
+    pub listen: Option<String>,
+    /// How long samples are kept, for example 15d; `off` keeps and takes samples of any age
+    #[arg(long)]
+    pub retention: Option<String>,
+}
+
+/// How to reach the server.
+#[derive(Debug, Args, Clone)]
+pub struct ServerArgs {
+    /// The server's address
+    #[arg(long, default_value = "http://127.0.0.1:9780", global = true)]
+    pub server: String,
+    /// File with the user's token, where the server asks for one
+    #[arg(long, global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Certificate of a private authority that signed the server's
+    #[arg(long, global = true)]
+    pub ca_file: Option<PathBuf>,
+    /// Print the server's JSON instead of a table
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Options of `petrel query`.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// The expression
+    pub promql: String,
+    /// At this time (RFC 3339 or Unix seconds); default now
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub at: Option<String>,
+    /// From this time on
+    #[arg(long, requires = "to")]
+    pub from: Option<String>,
+    /// Up to this time
+    #[arg(long, requires = "from")]
+    pub to: Option<String>,
+    /// Step of a range
+    #[arg(long, default_value = "1m")]
+    pub step: String,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Options of `petrel runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// What to do; without it, list the runs
+    #[command(subcommand)]
+    pub command: Option<RunsCommand>,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What can be done with a run.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// One run with its journal
+    Show {
+        /// The run's number
+        id: u64,
+    },
+    /// Say yes to a run that waits for approval
+    Approve {
+        /// The run's number
+        id: u64,
+    },
+    /// Say no to a run that waits for approval
+    Deny {
+        /// The run's number
+        id: u64,
+    },
+    /// Stop a run: nothing more of it is delivered
+    Abort {
+        /// The run's number
+        id: u64,
+    },
+}
+
+/// What can be planned.
+#[derive(Debug, Subcommand)]
+pub enum Plan {
+    /// Where the guests of a host would go
+    Evacuate {
+        /// The host's name
+        host: String,
+        /// Where to ask
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Options of `petrel hold`.
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// `on` stops every new action in the fleet, `off` lets them go on
+    #[arg(value_parser = ["on", "off"])]
+    pub state: String,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,346 @@
+//! The server's config: YAML as written, checked as a whole before anything of it is used. Each part of the server owns its
+//! section; this file composes them and is the only one that reads the environment.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use petrel_agent::yaml::{self, Problem};
+use serde::Deserialize;
+
+use crate::api::auth::{Policy, Tokens};
+use crate::api::write::{RawWriteLimits, WriteLimits};
+use crate::decide::engine::{RawRulesConfig, RulesConfig};
+use crate::notify::{NotifyConfig, RawNotifyConfig};
+use crate::predict::{PredictConfig, RawPredictConfig};
+use crate::query::{QueryOptions, RawQueryOptions};
+use crate::remedy::fleet::Facts;
+use crate::remedy::runbook::Runbook;
+use crate::remedy::settings::{RawRemedy, Settings};
+use crate::rules::{self, RuleSet};
+use crate::score::{RawScoreConfig, ScoreConfig};
+use crate::store::{RawStoreOptions, StoreOptions};
+
+mod lint;
+
+pub use lint::lint;
+
+/// Where the server listens unless told otherwise.
+const LISTEN_DEFAULT: &str = "127.0.0.1:9780";
+
+/// The config file as written. Unknown keys are refused.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Folder that holds everything the server keeps.
+    pub data: Option<PathBuf>,
+    /// Address and port of console and API; off loopback `tls` and `auth` are needed.
+    pub listen: Option<String>,
+    /// The server's certificate.
+    pub tls: Option<TlsFiles>,
+    /// Files with tokens.
+    pub auth: AuthFiles,
+    /// How samples are kept.
+    pub store: RawStoreOptions,
+    /// Rules and how they are evaluated.
+    pub rules: RawRulesConfig,
+    /// What queries may cost.
+    pub query: RawQueryOptions,
+    /// What one request that brings samples or log lines may hold.
+    pub write: RawWriteLimits,
+    /// Scoring of every series.
+    pub score: RawScoreConfig,
+    /// Predictions.
+    pub predict: RawPredictConfig,
+    /// Who is told what.
+    pub notify: RawNotifyConfig,
+    /// Runbooks and their budgets.
+    pub remedy: RawRemedy,
+}
+
+/// Certificate and key of the server's end of TLS, PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub certificate_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
+/// Files with bearer tokens, one `NAME TOKEN` a line.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthFiles {
+    /// Tokens of agents, by agent id.
+    pub agent_tokens_file: Option<PathBuf>,
+    /// Tokens of people and programs.
+    pub user_tokens_file: Option<PathBuf>,
+}
+
+/// How to read the config again.
+#[derive(Debug, Clone, Default)]
+pub struct Reload {
+    /// The config file; without one there is nothing to read again.
+    pub path: Option<PathBuf>,
+    /// What the command line said.
+    pub overrides: Overrides,
+}
+
+impl Reload {
+    /// Reads everything again.
+    ///
+    /// # Errors
+    /// Every mistake; then what is in force stays.
+    pub fn read(&self) -> Result<Config, Vec<Problem>> {
+        Config::read(self.path.as_deref(), self.overrides.clone())
+    }
+
+    /// The folders in which the config and the files that it names lie, as far as it can be read.
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
+        let Some(path) = &self.path else { return BTreeSet::new() };
+        let raw: RawConfig = yaml::read_file(path).unwrap_or_default();
+        let files = std::iter::once(path).chain(&raw.rules.files).chain(&raw.remedy.runbooks).chain(&raw.remedy.fleet);
+        let folder = |file: &PathBuf| match file.parent() {
+            _ if file.is_dir() => file.clone(),
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => file.clone(),
+        };
+        files.map(folder).collect()
+    }
+}
+
+/// What the command line says over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--retention`
+    pub retention: Option<String>,
+}
+
+/// The config as the server uses it: every value checked, every file that it names read.
+pub struct Config {
+    /// Folder that holds everything the server keeps.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// TLS; always there off loopback.
+    pub tls: Option<TlsFiles>,
+    /// What is asked of callers; always tokens off loopback.
+    pub policy: Policy,
+    /// How samples are kept.
+    pub store: StoreOptions,
+    /// What queries may cost.
+    pub query: QueryOptions,
+    /// How rules are evaluated.
+    pub rules: RulesConfig,
+    /// What one request that brings samples or log lines may hold.
+    pub write: WriteLimits,
+    /// Scoring of every series.
+    pub score: ScoreConfig,
+    /// Predictions.
+    pub predict: PredictConfig,
+    /// Who is told what.
+    pub notify: NotifyConfig,
+    /// Budgets and times of runs.
+    pub remedy: Settings,
+    /// What is taken again when its files change.
+    pub files: Files,
+}
+
+/// What stands in files of its own, taken whole or not at all, at the start and whenever the files change.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// The rules.
+    pub rules: RuleSet,
+    /// The runbooks.
+    pub runbooks: Vec<Runbook>,
+    /// The fleet's facts.
+    pub facts: Facts,
+}
+
+impl Config {
+    /// Reads the file (defaults without one), lets the command line override it, checks all of it.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with its place where it has one.
+    pub fn read(path: Option<&Path>, overrides: Overrides) -> Result<Config, Vec<Problem>> {
+        let raw = path.map(yaml::read_file).transpose().map_err(|problem| vec![problem])?.unwrap_or_default();
+        let named = path.unwrap_or(Path::new("command line"));
+        Config::check(raw, overrides, named)
+    }
+
+    fn check(raw: RawConfig, overrides: Overrides, path: &Path) -> Result<Config, Vec<Problem>> {
+        let mut problems = Problems { path, found: Vec::new() };
+        let files = Files::read(&raw).map_err(|found| problems.found.extend(found)).unwrap_or_default();
+        let listen = overrides.listen.or(raw.listen).unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
+        let listen = problems.keep(listen.parse::<SocketAddr>().map_err(|_| {
+            format!("listen: `{listen}` is not ADDRESS:PORT with a numeric address, for example {LISTEN_DEFAULT}")
+        }));
+        let tls = raw.tls;
+        let policy = problems.keep(read_policy(&raw.auth));
+        if let (Some(listen), Some(policy)) = (&listen, &policy) {
+            problems.found.extend(guard_network(*listen, tls.as_ref(), policy).map(|text| Problem::new(path, text)));
+        }
+        let mut store = raw.store;
+        if let Some(retention) = overrides.retention {
+            store.retention = retention;
+        }
+        let store = problems.keep(store.check());
+        let own_url = listen.map(|listen| url_of(listen, tls.is_some())).unwrap_or_default();
+        let external_url = raw.rules.external_url.clone().unwrap_or_else(|| own_url.clone());
+        let rules = problems.keep(raw.rules.check(&own_url));
+        let query = problems.keep(raw.query.check());
+        let write = problems.keep(raw.write.check());
+        let score = problems.keep(raw.score.check());
+        let predict = problems.keep(raw.predict.check());
+        let notify = problems.keep(raw.notify.check(&external_url));
+        let remedy = problems.keep(raw.remedy.check());
+        let data = problems.keep(
+            overrides
+                .data
+                .or(raw.data)
+                .or_else(data_default)
+                .ok_or("data: cannot be guessed because HOME is not set; name the folder with `data:` or --data"),
+        );
+        let found = problems.found;
+        let all = || {
+            Some(Config {
+                data: data?,
+                listen: listen?,
+                tls,
+                policy: policy?,
+                store: store?,
+                query: query?,
+                rules: rules?,
+                write: write?,
+                score: score?,
+                predict: predict?,
+                notify: notify?,
+                remedy: remedy?,
+                files,
+            })
+        };
+        if found.is_empty() { all().ok_or(found) } else { Err(found) }
+    }
+}
+
+impl Files {
+    /// Reads rules, runbooks and facts that the config names.
+    ///
+    /// # Errors
+    /// Every mistake in every file.
+    fn read(raw: &RawConfig) -> Result<Files, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let rules = read_rules(&raw.rules).map_err(|found| problems.extend(found));
+        let runbooks = crate::remedy::load::read(&raw.remedy.runbooks).map_err(|found| {
+            problems.extend(found.into_iter().map(|problem| Problem {
+                path: problem.file,
+                at: problem.place,
+                message: problem.message,
+            }));
+        });
+        let facts = read_facts(raw.remedy.fleet.as_deref()).map_err(|found| problems.push(found));
+        match (rules, runbooks, facts) {
+            (Ok(rules), Ok(runbooks), Ok(facts)) => Ok(Files { rules, runbooks, facts }),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// The fleet's facts; without a file nothing is known.
+fn read_facts(path: Option<&Path>) -> Result<Facts, Problem> {
+    let Some(path) = path else { return Ok(Facts::default()) };
+    let text = std::fs::read_to_string(path).map_err(|error| Problem::new(path, format!("cannot be read: {error}")))?;
+    Facts::parse(&text).map_err(|error| Problem::new(path, error.to_string()))
+}
+
+/// Collects what is wrong, so that one run of `petrel check` shows all of it.
+struct Problems<'a> {
+    path: &'a Path,
+    found: Vec<Problem>,
+}
+
+impl Problems<'_> {
+    fn keep<T, E: ToString>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.found.push(Problem::new(self.path, error.to_string()))).ok()
+    }
+}
+
+fn read_policy(auth: &AuthFiles) -> Result<Policy, String> {
+    if auth.agent_tokens_file.is_none() && auth.user_tokens_file.is_none() {
+        return Ok(Policy::Loopback);
+    }
+    let tokens = Tokens::read(auth.agent_tokens_file.as_deref(), auth.user_tokens_file.as_deref());
+    tokens.map(Policy::Tokens).map_err(|error| format!("auth: {}", chain(&error)))
+}
+
+/// Off loopback nothing goes in the clear and nobody is trusted unasked.
+fn guard_network(listen: SocketAddr, tls: Option<&TlsFiles>, policy: &Policy) -> Option<String> {
+    if listen.ip().is_loopback() {
+        return None;
+    }
+    let missing = match (tls, policy) {
+        (None, Policy::Loopback) => "tls and auth",
+        (None, _) => "tls",
+        (_, Policy::Loopback) => "auth",
+        _ => return None,
+    };
+    Some(format!(
+        "listen: {listen} can be reached from other machines, so {missing} must be set; docs/guide/fleet.md shows how"
+    ))
+}
+
+/// The shipped rules, unless they are switched off, and the user's files, whole or not at all.
+fn read_rules(raw: &RawRulesConfig) -> Result<RuleSet, Vec<Problem>> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    if raw.shipped {
+        files.extend(rules::shipped().iter().map(|(name, text)| (PathBuf::from(name), (*text).to_owned())));
+    }
+    let mut problems = Vec::new();
+    for path in &raw.files {
+        match std::fs::read_to_string(path) {
+            Ok(text) => files.push((path.clone(), text)),
+            Err(error) => problems.push(Problem::new(path, format!("cannot be read: {error}"))),
+        }
+    }
+    let loaded = rules::load(&files).map_err(|found| {
+        problems.extend(found.into_iter().map(|problem| Problem {
+            path: problem.file,
+            at: Some((problem.finding.line, problem.finding.column)),
+            message: problem.finding.message,
+        }));
+    });
+    match loaded {
+        Ok(set) if problems.is_empty() => Ok(set),
+        _ => Err(problems),
+    }
+}
+
+/// The address of a server that listens there, as a caller on the same machine writes it.
+pub fn url_of(listen: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    let address =
+        if listen.ip().is_unspecified() { SocketAddr::new([127, 0, 0, 1].into(), listen.port()) } else { listen };
+    format!("{scheme}://{address}")
+}
+
+/// `/var/lib/petrel` for root, the XDG data folder for everybody else.
+fn data_default() -> Option<PathBuf> {
+    if rustix::process::getuid().is_root() {
+        return Some(PathBuf::from("/var/lib/petrel"));
+    }
+    let xdg = std::env::var_os("XDG_DATA_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    xdg.or_else(home).map(|base| base.join("petrel"))
+}
+
+/// An error with all its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
+}

@@ -1,0 +1,247 @@
+//! What time drives: the loops that tick the stages. The only place beside `main` where the clock is read on its own account;
+//! everything below is given `now`. A loop decides nothing: it calls a stage, stores what the stage derived, and passes on what
+//! changed.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Files, Reload, chain};
+use crate::decide::alert::{Alert, AlertState};
+use crate::decide::engine::AlertEngine;
+use crate::decide::verdict::{Effect as VerdictEffect, Event as VerdictEvent, VerdictBook};
+use crate::ingest::presence::Presence;
+use crate::notify::Notifier;
+use crate::own_metrics;
+use crate::predict::Ledger;
+use crate::remedy::service::Remedy;
+use crate::series::Timestamp;
+use crate::store::{Batch, Store};
+use crate::telemetry;
+
+/// How often the verdicts are stored as series.
+const VERDICTS_TOLD_MS: i64 = 15_000;
+/// Editors write a file in several steps: changes within this time are read once.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Calls `work` every `period` on a thread that may block, one call at a time, until `cancel`; a call that takes longer than the
+/// period delays the next one. A panic in `work` ends the loop and so, through the join, the server.
+pub fn every(
+    tasks: &mut JoinSet<()>,
+    period: Duration,
+    clock: Clock,
+    cancel: CancellationToken,
+    mut work: impl FnMut(Timestamp) + Send + 'static,
+) {
+    tasks.spawn(async move {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let now = clock();
+            let call = tokio::task::spawn_blocking(move || {
+                work(now);
+                work
+            });
+            work = match call.await {
+                Ok(work) => work,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return,
+            };
+        }
+    });
+}
+
+/// Stores what a stage derived. Derived series are made anew at the next tick, so one that cannot be stored now (full disk) is
+/// counted and let go; what it was derived from is safe.
+pub fn keep(store: &Store, batch: Batch, now: Timestamp) {
+    if batch.series.is_empty() {
+        return;
+    }
+    if let Err(error) = store.append_blocking(batch, now) {
+        telemetry::DERIVED_BATCHES_LOST.inc();
+        tracing::warn!(error = chain(&error), "derived series are not stored");
+    }
+}
+
+/// Seals, merges and expires what is stored.
+pub fn maintain(store: &Arc<Store>, now: Timestamp) {
+    for error in store.maintain(now) {
+        tracing::error!(
+            error = chain(&error),
+            "the store cannot be maintained; it goes on with what it has in memory and journals"
+        );
+    }
+}
+
+/// Stores the server's own metrics beside the fleet's, as `job="petrel"`.
+pub fn record_own_metrics(store: &Store, instance: &str, now: Timestamp) {
+    own_metrics::measure(store.stats());
+    keep(store, own_metrics::batch(instance, now), now);
+}
+
+/// Rules, alerts, notices and runs, in that order, once a second.
+pub struct Judge {
+    /// Where series are read from and derived ones go to.
+    pub store: Arc<Store>,
+    /// Rules and their alerts.
+    pub engine: AlertEngine,
+    /// Who is told.
+    pub notifier: Arc<Notifier>,
+    /// What is done.
+    pub remedy: Arc<Remedy>,
+    /// Predictions, to be censored where somebody acts.
+    pub ledger: Arc<Ledger>,
+    /// Files read again, until they are taken.
+    pub fresh: Arc<Mutex<Option<Files>>>,
+}
+
+impl Judge {
+    /// One round. Each part reads the state of the one before it, not its hints, so that a round missed is made good by the next.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Some(files) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.engine.replace_rules(files.rules, now);
+            self.remedy.replace_runbooks(files.runbooks);
+            self.remedy.replace_facts(files.facts);
+        }
+        let judged = self.engine.tick(&*self.store, now);
+        keep(&self.store, judged.batch, now);
+        let alerts = self.engine.view().snapshot();
+        if let Err(error) = self.notifier.observe(&alerts.alerts, now) {
+            tracing::error!(error = chain(&error), "notices cannot be queued; tried again in a second");
+        }
+        let firing: Vec<Alert> =
+            alerts.alerts.iter().filter(|alert| alert.state == AlertState::Firing).cloned().collect();
+        // There are no silences yet: nothing is silenced.
+        let acted = self.remedy.reconcile(&firing, &|_| false, now).and_then(|()| self.remedy.tick(&*self.store, now));
+        match acted {
+            Ok(batch) => keep(&self.store, batch, now),
+            Err(error) => tracing::error!(error = chain(&error), "runs stand still; tried again in a second"),
+        }
+        self.censor(now);
+    }
+
+    /// Where we act, what was predicted can no longer be judged.
+    fn censor(&self, now: Timestamp) {
+        for subject in self.remedy.take_censored() {
+            let Some(instance) = subject.strip_prefix("host:") else { continue };
+            if let Err(error) = self.ledger.censor((instance, None), "a run acted on this host", now) {
+                tracing::error!(error = chain(&error), subject, "predictions cannot be censored");
+            }
+        }
+    }
+}
+
+/// The silence of agents: `up`, staleness, verdicts.
+pub struct Watch {
+    /// Where what is derived goes to.
+    pub store: Arc<Store>,
+    /// Which agents send.
+    pub presence: Arc<Mutex<Presence>>,
+    /// What is believed of each host.
+    pub verdicts: Arc<Mutex<VerdictBook>>,
+    /// When the verdicts were stored last.
+    pub told_at: Timestamp,
+}
+
+impl Watch {
+    /// One look.
+    pub fn tick(&mut self, now: Timestamp) {
+        let silence = self.presence.lock().unwrap_or_else(PoisonError::into_inner).tick_store(&self.store, now);
+        match silence {
+            Ok(batch) => keep(&self.store, batch, now),
+            Err(error) => tracing::error!(error = chain(&error), "silent agents are not told; tried again in a second"),
+        }
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        for effect in verdicts.step(VerdictEvent::Tick, now) {
+            changed = true;
+            tell(&effect);
+        }
+        if changed || now - self.told_at >= VERDICTS_TOLD_MS {
+            self.told_at = now;
+            let batch = verdicts.batch(now);
+            drop(verdicts);
+            keep(&self.store, batch, now);
+        }
+    }
+}
+
+fn tell(effect: &VerdictEffect) {
+    match effect {
+        VerdictEffect::Changed { from, to } => {
+            let because: Vec<String> = to.reasons.iter().map(ToString::to_string).collect();
+            tracing::info!(host = to.host, from = %from, to = %to.verdict, because = because.join(", "), "verdict");
+        }
+        VerdictEffect::TooManyHosts { agent } => tracing::warn!(agent, "too many hosts are watched; this one is not"),
+    }
+}
+
+/// Reads rules, runbooks and facts again when their files change or on SIGHUP, until `cancel`. A mistake keeps what is in force,
+/// is logged, counted and shown.
+pub async fn follow_files(
+    reload: Reload,
+    mut hangup: Signal,
+    fresh: Arc<Mutex<Option<Files>>>,
+    problems: Arc<RwLock<Vec<String>>>,
+    cancel: CancellationToken,
+) {
+    // One place: what matters is that something changed, not how often.
+    let (changed, mut changes) = mpsc::channel::<()>(1);
+    let _watcher = watch(&reload, changed);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = hangup.recv() => {}
+            Some(()) = changes.recv() => {
+                tokio::time::sleep(SETTLE).await;
+                let _ = changes.try_recv();
+            }
+        }
+        let again = reload.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || again.read()).await else { return };
+        let told = match read {
+            Ok(config) => {
+                tracing::info!(
+                    "rules, runbooks and facts are read again; other settings take effect at the next start"
+                );
+                *fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(config.files);
+                Vec::new()
+            }
+            Err(found) => found.iter().map(|problem| format!("not in force: {problem}")).collect::<Vec<_>>(),
+        };
+        for problem in &told {
+            tracing::error!("{problem}");
+        }
+        telemetry::CONFIG_IN_FORCE.set(i64::from(told.is_empty()));
+        *problems.write().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+}
+
+fn watch(reload: &Reload, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let tell = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // Full means that a change is told already.
+            let _ = changed.try_send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(tell)
+        .map_err(|error| tracing::warn!(%error, "files are not watched; SIGHUP reads them again"))
+        .ok()?;
+    for folder in reload.folders() {
+        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+            tracing::warn!(%error, folder = %folder.display(), "folder is not watched; SIGHUP reads it again");
+        }
+    }
+    Some(watcher)
+}
