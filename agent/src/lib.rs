@@ -8,6 +8,7 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod drive;
+pub mod error_chain;
 pub mod heartbeat;
 pub mod logs;
 pub mod rounds;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use petrel_agent::error_chain::chain;
 use petrel_agent::yaml::{self, Problem};
 use serde::Deserialize;
 
@@ -337,10 +338,4 @@ fn data_default() -> Option<PathBuf> {
     let xdg = std::env::var_os("XDG_DATA_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     xdg.or_else(home).map(|base| base.join("petrel"))
-}
-
-/// An error with all its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(|cause| format!(": {cause}"));
-    std::iter::once(error.to_string()).chain(causes).collect()
 }

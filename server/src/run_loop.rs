@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
+use petrel_agent::error_chain::chain;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Files, Reload, chain};
+use crate::config::{Files, Reload};
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertEngine;
 use crate::decide::verdict::{Effect as VerdictEffect, Event as VerdictEvent, VerdictBook};

@@ -12,6 +12,7 @@ use petrel_models::Timestamp;
 
 use super::journal::Started;
 use super::{Act, ActError, Admission, Checked, Journal, Looked, Refusal, Standing, Watch, admit};
+use crate::error_chain::chain;
 use crate::stream::protocol::{Order, OrderAnswer, OrderKey, OrderOutcome};
 
 /// An order may take a day at most, whatever it says: no deadline overflows, none is for ever.
@@ -276,18 +277,6 @@ pub fn hold(path: &Path) -> Option<String> {
         Ok(_) => Some(path.display().to_string()),
         Err(error) => Some(format!("{} (which cannot be looked at: {error})", path.display())),
     }
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn timeout(order: &Order) -> Duration {

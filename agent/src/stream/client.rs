@@ -16,6 +16,7 @@ use super::protocol::{
     Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY,
     PATH_ORDERS,
 };
+use crate::error_chain::chain;
 use crate::spool::Batch;
 
 /// A server that does not complete a connection within this is down.
@@ -301,16 +302,4 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
     let parse_failed = |source| ClientError::ParseCa { path: path.to_owned(), source };
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|source| parse_failed(Some(source)))?;
     if certificates.is_empty() { Err(parse_failed(None)) } else { Ok(certificates) }
-}
-
-/// An error with all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

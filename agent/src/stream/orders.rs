@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::client::{Client, RequestError, chain};
+use super::client::{Client, RequestError};
 use super::delivery::{Delivery, Next, Reply};
 use super::protocol::{Class, Order, OrderAnswer};
 use crate::clock::Clock;
 use crate::drive::InventoryHandle;
+use crate::error_chain::chain;
 use crate::spool::{Owned, SharedSpool};
 
 /// Wait before it is looked again whether answers have left, or before a write to a failing disk is tried again.

@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::client::{Client, Delivered, chain};
+use super::client::{Client, Delivered};
 use super::delivery::{Delivery, Next, RetryReason};
 use super::protocol::Class;
+use crate::error_chain::chain;
 use crate::spool::{Batch, SharedSpool};
 
 /// A line that could repeat with every batch is logged at most this often.

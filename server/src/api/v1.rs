@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use petrel_agent::error_chain::chain;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::{self, HostRow};
 use crate::clock::Clock;
-use crate::config::chain;
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertsView;
 use crate::decide::verdict::VerdictBook;

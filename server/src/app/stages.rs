@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use petrel_agent::error_chain::chain;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use super::ServeError;
 use crate::api::auth::Policy;
 use crate::api::{self, v1};
 use crate::clock::Clock;
-use crate::config::{Config, Files, Reload, chain};
+use crate::config::{Config, Files, Reload};
 use crate::decide::engine::AlertEngine;
 use crate::decide::verdict::{Event as VerdictEvent, VerdictBook};
 use crate::ingest::heartbeat::{self, Heard};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use petrel_agent::error_chain::chain;
 use petrel_agent::units::Span;
 use serde::Deserialize;
 
@@ -447,17 +448,6 @@ impl Outcome<'_> {
 
 fn key(group: &Group) -> (String, String) {
     (group.file.clone(), group.name.clone())
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

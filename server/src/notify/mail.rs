@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use askama::Template;
 use lettre::Message;
 use lettre::message::{MultiPart, MultiPartKind, SinglePart};
+use petrel_agent::error_chain::chain;
 
 use super::config::Email;
 use super::group::Notice;
 use super::sender::SendError;
-use super::webhook::chain;
 use crate::decide::alert::{Alert, AlertState, Level};
 use crate::decide::level::{LEAD, PROBABILITY};
 

@@ -7,6 +7,7 @@ use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use petrel_agent::error_chain::chain;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -14,7 +15,7 @@ use super::config::{Email, MailTls};
 use super::group::Notice;
 use super::mail;
 use super::sender::SendError;
-use super::webhook::{chain, read, secret};
+use super::webhook::{read, secret};
 
 /// Time for one command of the conversation.
 const COMMAND_MAX: Duration = Duration::from_secs(20);

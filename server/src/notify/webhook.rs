@@ -1,10 +1,10 @@
 //! A notice as an HTTP POST: Alertmanager's JSON, version 4, with the id of the notice as `Idempotency-Key`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use petrel_agent::error_chain::chain;
 use serde::Serialize;
 
 use super::config::RawWebhook;
@@ -170,15 +170,4 @@ pub(super) async fn secret(file: &Path) -> Result<String, SendError> {
     let bytes = read(file).await?;
     let text = String::from_utf8(bytes).map_err(|_| SendError::Transient(format!("{} is not text", file.display())))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,8 @@
 //! PromQL conditions of guards and verifications: the one place where remedy asks the query engine. It reads; it never decides what
 //! follows from an answer. A condition that cannot be evaluated does not hold.
 
+use petrel_agent::error_chain::chain;
+
 use super::event::{Objection, Question};
 use super::run::Condition;
 use super::runbook::Is;
@@ -50,13 +52,6 @@ fn holds(source: &dyn Source, promql: &str, now: Timestamp) -> Result<bool, Stri
         Value::Scalar(_, value) => Ok(value != 0.0 && !value.is_nan()),
         Value::Vector(elements) => Ok(!elements.is_empty()),
         Value::Matrix(_) | Value::Text(_) => Err("a condition is a scalar or an instant vector".to_owned()),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::json;
 use self::runtime::{Runtime, RuntimeError};
 use self::tables::{Admin, Server, servers};
 use super::arguments::{Arguments, meets, wrong};
-use super::execute::chain;
 use super::{Act, ActError, Checked, HaproxyConfig, Looked, Object, Read, Reading, Refusal, Watch};
+use crate::error_chain::chain;
 use crate::stream::protocol::{BalancerServer, Order};
 
 /// Actions of this driver.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::super::arguments::{Arguments, meets, wrong};
-use super::super::execute::chain;
 use super::super::{Act, ActError, Checked, Looked, Object, Refusal, Watch};
 use super::virsh::VirshError;
 use super::{Libvirt, MIGRATE, is_remote_uri};
+use crate::error_chain::chain;
 use crate::stream::protocol::{Guest, Order, Owner};
 
 /// One question to a libvirt, its own or the destination's.

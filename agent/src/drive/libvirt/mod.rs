@@ -18,8 +18,8 @@ use self::domain::{Domain, Storage, domains, obstacles};
 use self::owner::{Claims, Cluster, owner};
 use self::tables::{Job, Node, Statistics};
 use self::virsh::{Virsh, VirshError};
-use super::execute::chain;
 use super::{LibvirtConfig, Read, Reading};
+use crate::error_chain::chain;
 use crate::stream::protocol::{Guest, Hypervisor};
 
 /// Actions of this driver.

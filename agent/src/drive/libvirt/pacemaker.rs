@@ -25,7 +25,7 @@ pub fn cluster() -> Cluster {
             match run("cibadmin".as_ref(), &["--query", "--scope", "resources"], deadline) {
                 Ok(said) if said.well => said.out,
                 Ok(said) => return Cluster::Unreadable(format!("cibadmin said: {}", said.words)),
-                Err(error) => return Cluster::Unreadable(super::super::execute::chain(&error)),
+                Err(error) => return Cluster::Unreadable(crate::error_chain::chain(&error)),
             }
         }
         Ok(false) => match std::fs::read_to_string(CIB) {

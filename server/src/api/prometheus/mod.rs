@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::Response;
 use axum::routing::get;
+use petrel_agent::error_chain::chain;
 
 use crate::clock::Clock;
 use crate::query::ast::Expr;
@@ -148,17 +149,6 @@ fn truncate<T>(items: &mut Vec<T>, limit: usize) -> bool {
     let cut = items.len() > limit;
     items.truncate(limit);
     cut
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 impl From<QueryError> for Failure {

@@ -4,6 +4,7 @@ use axum::Form;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::Method;
 use chrono::DateTime;
+use petrel_agent::error_chain::chain;
 use petrel_agent::units::Span;
 
 use crate::query::ast::Expr;
@@ -11,7 +12,6 @@ use crate::query::parse;
 use crate::query::source::TimeRange;
 use crate::series::{Matcher, Timestamp};
 
-use super::chain;
 use super::json::Failure;
 
 /// Times further from 1970 than this are taken as this: sums with ranges and offsets stay far from overflow.

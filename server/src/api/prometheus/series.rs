@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use petrel_agent::error_chain::chain;
 use serde::Serialize;
 
 use crate::query::source::{SelectError, Source};
@@ -12,7 +13,7 @@ use crate::series::Labels;
 
 use super::json::{self, Failure};
 use super::params::Params;
-use super::{Api, chain, truncate};
+use super::{Api, truncate};
 
 impl From<SelectError> for Failure {
     fn from(error: SelectError) -> Failure {
