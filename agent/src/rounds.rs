@@ -59,7 +59,10 @@ impl Rounds {
             let counters = Arc::clone(&self.counters);
             let mut own = self.spool.with(move |spool| telemetry::families(spool, &counters)).await;
             own.extend(self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-            own.extend(hands.iter().flat_map(InventoryHandle::families));
+            if let Some(hands) = &hands {
+                own.extend(hands.families());
+                own.extend(hands.statistics().await);
+            }
             let agent = Arc::clone(&self.agent);
             let encoded;
             (collectors, vanished, encoded) = blocking(move || {

@@ -31,8 +31,7 @@ impl Server {
         std::fs::write(&config_path, head + config).expect("the test's folder is writable");
         let process =
             Process::start(Command::new(program("petrel")).arg("serve").arg("--config").arg(&config_path), &log);
-        let client =
-            Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a plain client can be built");
+        let client = http_client();
         let mut server = Server { url: format!("http://127.0.0.1:{port}"), config: config_path, log, process, client };
         server.wait_until_ready();
         server
@@ -125,6 +124,13 @@ impl Server {
     pub fn wait_for_query(&self, promql: &str, deadline: Duration) {
         wait_for(promql, deadline, || !self.query(promql).is_empty());
     }
+}
+
+/// A client without proxies that gives up after ten seconds.
+pub fn http_client() -> Client {
+    // Fails only where a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a plain client can be built")
 }
 
 /// Starts an agent in mount, name and process namespaces of its own, so that it is a host of its own name. `prepare` is a

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use petrel_tests::haproxy::Haproxy;
 use petrel_tests::left_out;
-use petrel_tests::petrel::{Server, start_agent_host};
+use petrel_tests::petrel::{Server, http_client, start_agent_host};
 use petrel_tests::process::{Process, is_root, wait_for, wait_to_find};
 use petrel_tests::remote_write;
 use petrel_tests::smtp::{PASSWORD, Smtp, USER};
@@ -164,10 +164,10 @@ groups:
 
 const RUNBOOK: &str = r#"
 runbook: drain-web-server
-when: { alertname: DiskWillFill }
+when: { alert: ['alertname="DiskWillFill"'] }
 mode: auto
 cooldown: 1m
-min_history: 5s
+min_history: 0s
 undo_when_resolved: true
 guards:
   - promql: 'up{instance="{{ labels.instance }}"} == 1'
@@ -250,11 +250,7 @@ impl Sender {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(std::sync::Mutex::new(Vec::new())));
         let (stopped, kept, url) = (Arc::clone(&stop), Arc::clone(&acknowledged), format!("{url}/api/v1/write"));
         let thread = std::thread::spawn(move || {
-            let client = reqwest::blocking::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(5))
-                .build()
-                .expect("a plain client");
+            let client = http_client();
             while !stopped.load(Ordering::Relaxed) {
                 let t = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
                 let body =
