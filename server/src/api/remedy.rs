@@ -162,7 +162,7 @@ struct Listing {
 }
 
 async fn runs(State(handle): State<Handle>, Query(listing): Query<Listing>) -> Response {
-    Json(handle.remedy.snapshot(listing.limit.unwrap_or(RUNS_LISTED))).into_response()
+    Json(handle.remedy.snapshot(listing.limit.unwrap_or(RUNS_LISTED)).runs).into_response()
 }
 
 async fn run(State(handle): State<Handle>, Path(id): Path<u64>) -> Result<Response, Refused> {
@@ -213,8 +213,8 @@ async fn word(
         "abort" => Word::Abort,
         other => return Err(bad(format!("`{other}` is not known; say approve, deny or abort"))),
     };
-    let event = Event::Word { run: id, word, by: said.by, reason: said.reason };
-    follow(&handle, event).await
+    follow(&handle, Event::Word { run: id, word, by: said.by, reason: said.reason }).await?;
+    run(State(handle), Path(id)).await
 }
 
 async fn hold(
@@ -224,7 +224,8 @@ async fn hold(
 ) -> Result<Response, Refused> {
     let said = Said::read(body, identity)?;
     let on = said.on.ok_or_else(|| bad("say `on`: true to hold, false to release"))?;
-    follow(&handle, Event::Hold { on, by: said.by }).await
+    follow(&handle, Event::Hold { on, by: said.by }).await?;
+    Ok(is_held(State(handle)).await)
 }
 
 async fn is_held(State(handle): State<Handle>) -> Response {
@@ -239,7 +240,8 @@ async fn duty(
 ) -> Result<Response, Refused> {
     let said = Said::read(body, identity)?;
     let duty = said.duty.ok_or_else(|| bad("say `duty`: active, draining, maintenance or quarantined"))?;
-    follow(&handle, Event::Duty { host, duty, by: said.by }).await
+    follow(&handle, Event::Duty { host: host.clone(), duty, by: said.by }).await?;
+    Ok(Json(json!({ "host": host, "duty": duty })).into_response())
 }
 
 async fn plan_evacuation(State(handle): State<Handle>, Path(host): Path<String>) -> Response {
@@ -247,10 +249,10 @@ async fn plan_evacuation(State(handle): State<Handle>, Path(host): Path<String>)
 }
 
 /// Gives a person's word to the engine; 409 with the reason where it cannot be followed.
-async fn follow(handle: &Handle, event: Event) -> Result<Response, Refused> {
+async fn follow(handle: &Handle, event: Event) -> Result<(), Refused> {
     let effects = blocking(handle, move |remedy, now| remedy.handle(event, now)).await?;
     match rejection(&effects) {
-        None => Ok(Json(json!({ "done": true })).into_response()),
+        None => Ok(()),
         Some(reason) => Err(Refused(StatusCode::CONFLICT, reason)),
     }
 }
@@ -317,7 +319,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (router, remedy) = opened(dir.path());
         let hold = "/petrel/v1/hold";
-        assert_eq!(ask(&router, "POST", hold, &[], r#"{"on": true, "by": "kim"}"#).await, r#"200 {"done":true}"#);
+        assert_eq!(ask(&router, "POST", hold, &[], r#"{"on": true, "by": "kim"}"#).await, r#"200 {"on":true}"#);
         assert!(remedy.snapshot(0).held);
         assert_eq!(ask(&router, "GET", hold, &[], "").await, r#"200 {"on":true}"#);
         assert!(ask(&router, "POST", hold, &[], r#"{"on": true}"#).await.contains("say who you are"));
@@ -327,10 +329,10 @@ mod tests {
         assert!(unknown.starts_with("400 ") && unknown.contains("say approve, deny or abort"), "{unknown}");
         assert!(ask(&router, "GET", "/petrel/v1/runs/7", &[], "").await.starts_with("404 "));
         let duty = r#"{"by": "kim", "duty": "maintenance"}"#;
-        assert!(ask(&router, "POST", "/petrel/v1/hosts/h1/duty", &[], duty).await.starts_with("200 "));
-        assert!(
-            ask(&router, "GET", "/petrel/v1/runs", &[], "").await.contains(r#""h1":{"duty":"maintenance","by":"kim"}"#)
-        );
+        let set = ask(&router, "POST", "/petrel/v1/hosts/h1/duty", &[], duty).await;
+        assert_eq!(set, r#"200 {"duty":"maintenance","host":"h1"}"#);
+        assert_eq!(remedy.snapshot(0).duties["h1"].by, "kim");
+        assert_eq!(ask(&router, "GET", "/petrel/v1/runs", &[], "").await, "200 []");
         assert!(ask(&router, "GET", "/petrel/v1/plan/evacuate/h9", &[], "").await.contains("h9 is in no inventory"));
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 
 use super::table::render;
-use super::{Command, Plan, RunsCommand, ServerArgs, exit};
+use super::{Command, HostsCommand, Plan, RunsCommand, ServerArgs, exit};
 
 /// What one command asks, and how its answer is shown.
 struct Question<'a> {
@@ -63,7 +63,7 @@ pub async fn ask(command: Command) -> anyhow::Result<u8> {
     } else {
         print!("{}", (question.show)(&value));
     }
-    Ok(exit::DONE)
+    Ok(if is_refusal(&value) { exit::NO } else { exit::DONE })
 }
 
 fn question(command: &Command) -> Question<'_> {
@@ -90,7 +90,14 @@ fn question(command: &Command) -> Question<'_> {
             asked
         }
         Command::Alerts(server) => get(server, "/petrel/v1/alerts", show_alerts),
-        Command::Hosts(server) => get(server, "/petrel/v1/hosts", show_hosts),
+        Command::Hosts(args) => match &args.command {
+            None => get(&args.server, "/petrel/v1/hosts", show_hosts),
+            Some(HostsCommand::Duty { host, duty }) => Question {
+                method: reqwest::Method::POST,
+                body: Some(serde_json::json!({ "duty": duty, "by": operator() })),
+                ..get(&args.server, &format!("/petrel/v1/hosts/{host}/duty"), show_duty)
+            },
+        },
         Command::Outlooks(server) => get(server, "/petrel/v1/outlooks", show_outlooks),
         Command::Ledger(server) => get(server, "/petrel/v1/ledger", show_ledger),
         Command::Plan { plan: Plan::Evacuate { host, server } } => {
@@ -262,12 +269,21 @@ fn show_run(answer: &Value) -> String {
     out
 }
 
+fn show_duty(answer: &Value) -> String {
+    format!("{} is {}.\n", text(&answer["host"]), text(&answer["duty"]))
+}
+
+/// Whether the server answered, and its answer is no.
+fn is_refusal(answer: &Value) -> bool {
+    answer["refused"].is_string()
+}
+
 fn show_plan(answer: &Value) -> String {
     if let Some(reason) = answer["refused"].as_str() {
         return format!("Refused: {reason}\n");
     }
     let rows: Vec<Vec<String>> =
-        list(&answer["moves"]).map(|step| vec![text(&step["guest"]), text(&step["to"])]).collect();
+        list(&answer["moves"]).map(|step| vec![text(&step["guest_name"]), text(&step["to"])]).collect();
     render(&["guest", "to"], &rows)
 }
 
@@ -321,5 +337,79 @@ fn span(seconds: f64) -> String {
         60..3600 => format!("{} min", seconds / 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde::Serialize;
+
+    use super::*;
+    use crate::remedy::journal::Line;
+    use crate::remedy::run::Migration;
+    use crate::remedy::runbook::Mode;
+    use crate::remedy::view::{EvacuationPlan, RunView};
+
+    /// What the server's own types say must be what the tables look for.
+    fn check(show: fn(&Value) -> String, answer: impl Serialize, want: &Expect) {
+        let lines: Vec<String> =
+            show(&serde_json::to_value(answer).unwrap()).lines().map(|line| line.trim_end().to_owned()).collect();
+        want.assert_eq(&lines.join("\n"));
+    }
+
+    fn run() -> RunView {
+        RunView {
+            id: 7,
+            runbook: "empty".to_owned(),
+            subject: "host:h1".to_owned(),
+            mode: Mode::Auto,
+            state: "stopped",
+            reason: "step 0 failed".to_owned(),
+            expires_at: None,
+            alertname: String::new(),
+            fingerprint: String::new(),
+            summary: String::new(),
+            evacuates: None,
+            created_at: 0,
+            changed_at: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn runs_are_listed_and_shown_with_their_journal() {
+        check(
+            show_runs,
+            [run()],
+            &expect![[r"
+                RUN  RUNBOOK  MODE  STATE    SUBJECT  BECAUSE
+                7    empty    auto  stopped  host:h1  step 0 failed"]],
+        );
+        let line = Line { step: Some(0), at: 0, what: "failed".to_owned(), detail: "no room".to_owned() };
+        let shown = show_run(&serde_json::json!({ "run": run(), "journal": [line] }));
+        assert!(shown.contains("step 0 failed") && shown.contains("0     failed  no room"), "{shown}");
+    }
+
+    #[test]
+    fn a_plan_names_its_guests_or_says_why_not() {
+        let moves = Migration {
+            from: "h1".to_owned(),
+            to: "h2".to_owned(),
+            guest_uuid: "u".to_owned(),
+            guest_name: "vm1".to_owned(),
+        };
+        let plan = EvacuationPlan { host: "h1".to_owned(), moves: vec![moves], refused: None };
+        assert!(!is_refusal(&serde_json::to_value(&plan).unwrap()));
+        check(
+            show_plan,
+            plan,
+            &expect![[r"
+                GUEST  TO
+                vm1    h2"]],
+        );
+        let refused = EvacuationPlan { host: "h1".to_owned(), moves: Vec::new(), refused: Some("no room".to_owned()) };
+        assert!(is_refusal(&serde_json::to_value(&refused).unwrap()));
+        check(show_plan, refused, &expect!["Refused: no room"]);
     }
 }

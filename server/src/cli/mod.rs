@@ -52,8 +52,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Alerts, worst first
     Alerts(ServerArgs),
-    /// Hosts with their verdicts
-    Hosts(ServerArgs),
+    /// Hosts with their verdicts; or say what one is to do
+    Hosts(HostsArgs),
     /// What runs out when
     Outlooks(ServerArgs),
     /// Predictions and what became of them
@@ -173,6 +173,30 @@ pub enum RunsCommand {
     Abort {
         /// The run's number
         id: u64,
+    },
+}
+
+/// Options of `petrel hosts`.
+#[derive(Debug, Args)]
+pub struct HostsArgs {
+    /// What to do; without it, list the hosts
+    #[command(subcommand)]
+    pub command: Option<HostsCommand>,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What can be said of a host.
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Set what a host is to do. `active` lifts what an evacuation or an operator set
+    Duty {
+        /// The host's name
+        host: String,
+        /// Its duty
+        #[arg(value_parser = ["active", "draining", "maintenance", "quarantined"])]
+        duty: String,
     },
 }
 

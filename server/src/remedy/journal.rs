@@ -45,9 +45,9 @@ pub struct Line {
     /// When.
     pub at: Timestamp,
     /// The word of [`super::event::EntryKind::as_str`].
-    pub kind: String,
+    pub what: String,
     /// In words.
-    pub text: String,
+    pub detail: String,
 }
 
 /// Keeps what effects want kept; the others are left to the caller, after the commit.
@@ -162,7 +162,7 @@ pub fn run(connection: &Connection, id: RunId) -> rusqlite::Result<Option<(Run, 
         connection.query_row("SELECT body FROM run WHERE id = ?1", [as_row(id)], |row| row.get(0)).optional()?;
     let Some(body) = found else { return Ok(None) };
     let line =
-        |row: &rusqlite::Row<'_>| Ok(Line { step: row.get(0)?, at: row.get(1)?, kind: row.get(2)?, text: row.get(3)? });
+        |row: &rusqlite::Row<'_>| Ok(Line { step: row.get(0)?, at: row.get(1)?, what: row.get(2)?, detail: row.get(3)? });
     let lines = connection
         .prepare("SELECT step, at, kind, text FROM run_journal WHERE run = ?1 ORDER BY id")?
         .query_map([as_row(id)], line)?

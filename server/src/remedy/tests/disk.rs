@@ -68,7 +68,7 @@ impl Server {
 
     fn journal(&self) -> Vec<String> {
         let (_, lines) = self.remedy.run(1).unwrap().unwrap();
-        lines.into_iter().map(|line| line.kind).collect()
+        lines.into_iter().map(|line| line.what).collect()
     }
 }
 
