@@ -11,7 +11,7 @@ use super::guard::{self, World};
 use super::plan;
 use super::progress::Mover;
 use super::run::{Outcome, Run, RunId, State};
-use super::runbook::Runbook;
+use super::runbook::{Mode, Runbook};
 use super::settings::Settings;
 use crate::decide::alert::Alert;
 use crate::series::Timestamp;
@@ -285,8 +285,10 @@ impl Engine {
             self.runbooks.iter().filter(|runbook| runbook.when.matches(&firing.alert)).cloned().collect();
         let mut effects = Vec::new();
         for runbook in wanted {
+            // What was only shadowed does not stand in the way once its mode is raised.
             let known = self.runs.values().rev().find(|run| {
                 run.runbook == runbook.name
+                    && (run.mode != Mode::Shadow || runbook.mode == Mode::Shadow)
                     && (&run.cause.fingerprint, run.cause.fired_at) == (&cause.fingerprint, cause.fired_at)
             });
             let again = match known.map(|run| (run.id, run.outcome(), run.changed_at)) {

@@ -204,7 +204,9 @@ fn subject_is_free(world: World<'_>, run: &Run) -> Result<(), Refusal> {
     }
     let recent = same().find(|other| {
         let counts = other.outcome().is_some_and(|outcome| outcome != super::run::Outcome::Refused);
-        counts && other.runbook == run.runbook && world.now - other.changed_at < run.policy.cooldown_ms
+        // A shadow did nothing: it only keeps other shadows from repeating it.
+        let acted = other.mode != Mode::Shadow || run.mode == Mode::Shadow;
+        counts && acted && other.runbook == run.runbook && world.now - other.changed_at < run.policy.cooldown_ms
     });
     recent.map_or(Ok(()), |other| Err(Refusal::Cooldown { subject: subject(), run: other.id }))
 }

@@ -161,8 +161,9 @@ pub fn run(connection: &Connection, id: RunId) -> rusqlite::Result<Option<(Run, 
     let found: Option<String> =
         connection.query_row("SELECT body FROM run WHERE id = ?1", [as_row(id)], |row| row.get(0)).optional()?;
     let Some(body) = found else { return Ok(None) };
-    let line =
-        |row: &rusqlite::Row<'_>| Ok(Line { step: row.get(0)?, at: row.get(1)?, what: row.get(2)?, detail: row.get(3)? });
+    let line = |row: &rusqlite::Row<'_>| {
+        Ok(Line { step: row.get(0)?, at: row.get(1)?, what: row.get(2)?, detail: row.get(3)? })
+    };
     let lines = connection
         .prepare("SELECT step, at, kind, text FROM run_journal WHERE run = ?1 ORDER BY id")?
         .query_map([as_row(id)], line)?

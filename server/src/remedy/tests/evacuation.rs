@@ -41,6 +41,18 @@ fn shadow_says_what_would_move() {
 }
 
 #[test]
+fn a_shadow_does_not_stand_in_the_way_of_the_real_thing() {
+    let mut sim = Sim::new(&EVACUATE.replace("auto", "shadow"));
+    sim.fire("h1", true);
+    sim.pass(120);
+    sim.runbooks = EVACUATE.to_owned();
+    sim.take_runbooks();
+    sim.pass(120);
+    assert_eq!((sim.outcome(), sim.guests().as_str()), (Some(Outcome::Done), "h1: h2:b h3:a"), "{}", sim.journal);
+    assert_eq!((sim.engine.runs().count(), sim.delivered.len()), (2, 2));
+}
+
+#[test]
 fn a_target_that_fills_up_in_between_stops_the_rest() {
     let mut sim = Sim::new(EVACUATE);
     sim.fire("h1", true);
