@@ -1,6 +1,7 @@
 //! The `petrel-agent` program: reads arguments, starts the agent or collects once. Everything else is in the library.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,16 +35,35 @@ struct Arguments {
     sysfs: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+/// Exit code for wrong use of the command line or of the config file, as clap's and `petrel`'s.
+const WRONG_USE: u8 = 2;
+
+fn main() -> ExitCode {
+    match begin() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("petrel-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin() -> anyhow::Result<ExitCode> {
     // Fails only if it was done before, and then it is done.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
     let Some(path) = arguments.config.filter(|_| !arguments.once) else {
         print!("{}", petrel_agent::collect::once(&arguments.procfs, &arguments.sysfs));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
-    let config = Config::load(&path)?;
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(problem) => {
+            eprintln!("{problem}\npetrel-agent: the config has a mistake to mend; nothing was started");
+            return Ok(ExitCode::from(WRONG_USE));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -51,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         .context("runtime cannot be made")?;
     let outcome = runtime.block_on(run(&path, config));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    outcome
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs the agent until a signal ends it. SIGHUP starts it anew with the config as it then is; a bad one changes nothing.

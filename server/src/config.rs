@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use petrel_agent::error_chain::chain;
-use petrel_agent::yaml::{self, Problem};
+use petrel_agent::yaml::{self, Places, Problem};
 use serde::Deserialize;
 
 use crate::api::auth::{Policy, Tokens};
@@ -15,7 +15,7 @@ use crate::decide::engine::{RawRulesConfig, RulesConfig};
 use crate::notify::{NotifyConfig, RawNotifyConfig};
 use crate::predict::{PredictConfig, RawPredictConfig};
 use crate::query::{QueryOptions, RawQueryOptions};
-use crate::remedy::fleet::Facts;
+use crate::remedy::fleet::{Facts, FactsError};
 use crate::remedy::runbook::Runbook;
 use crate::remedy::settings::{RawRemedy, Settings};
 use crate::rules::{self, RuleSet};
@@ -170,13 +170,17 @@ impl Config {
     /// # Errors
     /// Every mistake that was found, each with its place where it has one.
     pub fn read(path: Option<&Path>, overrides: Overrides) -> Result<Config, Vec<Problem>> {
-        let raw = path.map(yaml::read_file).transpose().map_err(|problem| vec![problem])?.unwrap_or_default();
-        let named = path.unwrap_or(Path::new("command line"));
-        Config::check(raw, overrides, named)
+        let Some(path) = path else {
+            let problems = Problems { path: Path::new("command line"), places: Places::default(), found: Vec::new() };
+            return Config::check(RawConfig::default(), overrides, problems);
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| vec![Problem::new(path, format!("cannot be read: {error}"))])?;
+        let raw = yaml::read(path, &text).map_err(|problem| vec![problem])?;
+        Config::check(raw, overrides, Problems { path, places: Places::read(&text), found: Vec::new() })
     }
 
-    fn check(raw: RawConfig, overrides: Overrides, path: &Path) -> Result<Config, Vec<Problem>> {
-        let mut problems = Problems { path, found: Vec::new() };
+    fn check(raw: RawConfig, overrides: Overrides, mut problems: Problems<'_>) -> Result<Config, Vec<Problem>> {
         let files = Files::read(&raw).map_err(|found| problems.found.extend(found)).unwrap_or_default();
         let listen = overrides.listen.or(raw.listen).unwrap_or_else(|| LISTEN_DEFAULT.to_owned());
         let listen = problems.keep(listen.parse::<SocketAddr>().map_err(|_| {
@@ -185,7 +189,7 @@ impl Config {
         let tls = raw.tls;
         let policy = problems.keep(read_policy(&raw.auth));
         if let (Some(listen), Some(policy)) = (&listen, &policy) {
-            problems.found.extend(guard_network(*listen, tls.as_ref(), policy).map(|text| Problem::new(path, text)));
+            problems.keep(guard_network(*listen, tls.as_ref(), policy));
         }
         let mut store = raw.store;
         if let Some(retention) = overrides.retention {
@@ -257,18 +261,29 @@ impl Files {
 fn read_facts(path: Option<&Path>) -> Result<Facts, Problem> {
     let Some(path) = path else { return Ok(Facts::default()) };
     let text = std::fs::read_to_string(path).map_err(|error| Problem::new(path, format!("cannot be read: {error}")))?;
-    Facts::parse(&text).map_err(|error| Problem::new(path, error.to_string()))
+    Facts::parse(path, &text).map_err(|error| match error {
+        FactsError::Yaml(problem) => problem,
+        FactsError::Twice { .. } => Problem::new(path, error.to_string()),
+    })
 }
 
 /// Collects what is wrong, so that one run of `petrel check` shows all of it.
 struct Problems<'a> {
     path: &'a Path,
+    places: Places,
     found: Vec<Problem>,
 }
 
 impl Problems<'_> {
     fn keep<T, E: ToString>(&mut self, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.found.push(Problem::new(self.path, error.to_string()))).ok()
+        result.map_err(|error| self.add(error.to_string())).ok()
+    }
+
+    /// What a check says begins with the key, `store.retention: …`; so it tells the place, too.
+    fn add(&mut self, message: String) {
+        let end = message.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.').unwrap_or(message.len());
+        let at = self.places.nearest(&message[..end]);
+        self.found.push(Problem { path: self.path.to_owned(), at, message });
     }
 }
 
@@ -281,17 +296,17 @@ fn read_policy(auth: &AuthFiles) -> Result<Policy, String> {
 }
 
 /// Off loopback nothing goes in the clear and nobody is trusted unasked.
-fn guard_network(listen: SocketAddr, tls: Option<&TlsFiles>, policy: &Policy) -> Option<String> {
+fn guard_network(listen: SocketAddr, tls: Option<&TlsFiles>, policy: &Policy) -> Result<(), String> {
     if listen.ip().is_loopback() {
-        return None;
+        return Ok(());
     }
     let missing = match (tls, policy) {
         (None, Policy::Loopback) => "tls and auth",
         (None, _) => "tls",
         (_, Policy::Loopback) => "auth",
-        _ => return None,
+        _ => return Ok(()),
     };
-    Some(format!(
+    Err(format!(
         "listen: {listen} can be reached from other machines, so {missing} must be set; docs/guide/fleet.md shows how"
     ))
 }

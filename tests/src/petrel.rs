@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::blocking::Client;
 use serde_json::Value;
 
-use crate::process::{Process, program, wait_for, wait_to_find};
+use crate::process::{Process, program, run_to_end, wait_for, wait_to_find};
 
 /// How long a start may take on a busy machine. The promise of one second is measured elsewhere, alone.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -18,6 +18,8 @@ pub struct Server {
     pub url: String,
     config: PathBuf,
     log: PathBuf,
+    /// Words before the program's name, for example of `nsenter`.
+    before: Vec<String>,
     process: Process,
     client: Client,
 }
@@ -25,14 +27,20 @@ pub struct Server {
 impl Server {
     /// Writes the config (without `data` and `listen`, which this adds), starts the server in `dir` and waits until it is ready.
     pub fn start(dir: &Path, config: &str) -> Server {
+        Server::start_behind(&[], dir, config)
+    }
+
+    /// As [`Server::start`], by a program that becomes the server: `before` are its words, for example `nsenter …`.
+    pub fn start_behind(before: &[&str], dir: &Path, config: &str) -> Server {
         let port = crate::process::free_port();
         let (config_path, log) = (dir.join("petrel.yaml"), dir.join("petrel.log"));
         let head = format!("data: {}\nlisten: 127.0.0.1:{port}\n", dir.join("data").display());
         std::fs::write(&config_path, head + config).expect("the test's folder is writable");
-        let process =
-            Process::start(Command::new(program("petrel")).arg("serve").arg("--config").arg(&config_path), &log);
+        let before: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        let process = Process::start(&mut serve(&before, &config_path), &log);
         let client = http_client();
-        let mut server = Server { url: format!("http://127.0.0.1:{port}"), config: config_path, log, process, client };
+        let mut server =
+            Server { url: format!("http://127.0.0.1:{port}"), config: config_path, log, before, process, client };
         server.wait_until_ready();
         server
     }
@@ -50,14 +58,18 @@ impl Server {
     /// Kills the server with SIGKILL, and starts it again on the same files and port.
     pub fn kill_and_restart(&mut self) {
         self.process.kill();
-        let mut command = Command::new(program("petrel"));
-        self.process = Process::start(command.arg("serve").arg("--config").arg(&self.config), &self.log);
+        self.process = Process::start(&mut serve(&self.before, &self.config), &self.log);
         self.wait_until_ready();
     }
 
     /// Stops it cleanly; returns how long that took and whether it ended well.
     pub fn stop(&mut self) -> (Duration, bool) {
         self.process.stop(Duration::from_secs(10))
+    }
+
+    /// The server's process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Everything it has printed.
@@ -87,6 +99,12 @@ impl Server {
         Some((answer.status().as_u16(), answer.text().unwrap_or_default()))
     }
 
+    /// The server's own metrics, as text.
+    pub fn metrics(&self) -> String {
+        let answer = self.client.get(format!("{}/metrics", self.url)).send();
+        answer.ok().and_then(|answer| answer.text().ok()).unwrap_or_default()
+    }
+
     /// The series of an instant query: labels and value.
     pub fn query(&self, promql: &str) -> Vec<(Value, f64)> {
         let answer = self.client.get(format!("{}/api/v1/query", self.url)).query(&[("query", promql)]).send();
@@ -100,6 +118,7 @@ impl Server {
     pub fn samples(&self, range_selector: &str) -> Vec<(i64, f64)> {
         let answer = self.client.get(format!("{}/api/v1/query", self.url)).query(&[("query", range_selector)]).send();
         let Some(answer) = answer.ok().and_then(|answer| answer.json::<Value>().ok()) else { return Vec::new() };
+        assert_eq!(answer["status"], "success", "{range_selector}: {answer}");
         let pairs = answer["data"]["result"][0]["values"].as_array().cloned().unwrap_or_default();
         let pair = |pair: &Value| {
             let seconds = pair[0].as_f64()?;
@@ -131,6 +150,26 @@ pub fn http_client() -> Client {
     // Fails only where a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a plain client can be built")
+}
+
+fn serve(before: &[String], config: &Path) -> Command {
+    let petrel = program("petrel");
+    let mut command = match before {
+        [] => Command::new(petrel),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(petrel);
+            command
+        }
+    };
+    command.arg("serve").arg("--config").arg(config);
+    command
+}
+
+/// What a start printed that ended by itself, as one that is refused must, with its exit code. `arguments` follow `petrel serve`.
+pub fn refused_start(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(program("petrel"));
+    run_to_end(command.arg("serve").args(arguments), &dir.join("refused.log"), START_DEADLINE)
 }
 
 /// Starts an agent in mount, name and process namespaces of its own, so that it is a host of its own name. `prepare` is a

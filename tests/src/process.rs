@@ -131,6 +131,13 @@ pub fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+/// Runs a command that ends by itself within `deadline`; returns its exit code and everything it printed.
+pub fn run_to_end(command: &mut Command, log: &Path, deadline: Duration) -> (i32, String) {
+    let mut process = Process::start(command, log);
+    let status = wait_to_find(&format!("{command:?} to end"), deadline, || process.ended());
+    (status.code().unwrap_or(-1), process.output())
+}
+
 /// The folder of test data in the repository.
 pub fn fixtures() -> PathBuf {
     repository().join("tests/fixtures")

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
+use petrel_agent::error_chain::chain;
 use petrel_agent::stream::protocol::{Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
 use petrel_agent::units::Bytes as Size;
 use prost::Message;
@@ -24,7 +25,7 @@ use crate::ingest::body::{BodyError, decompress, decompress_snappy};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
 use crate::ingest::{otlp, otlp_logs, remote_write};
-use crate::store::control::ControlError;
+use crate::store::loglines::AppendLogsError;
 use crate::store::{AppendError, Batch, Committed, Mark, RefusedReason, Store};
 use crate::telemetry;
 
@@ -63,9 +64,10 @@ pub struct WriteLimits {
 
 /// A limit that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("ingest.{key} must be at least 64KiB and at most 1GiB")]
+#[error("write.{key}: {value} is not allowed; write 64KiB to 1GiB")]
 pub struct WriteLimitsError {
     key: &'static str,
+    value: Size,
 }
 
 impl RawWriteLimits {
@@ -76,7 +78,7 @@ impl RawWriteLimits {
     pub fn check(&self) -> Result<WriteLimits, WriteLimitsError> {
         let within = |key, size: Size| {
             let fits = (64 << 10..=1 << 30).contains(&size.0);
-            fits.then_some(size.0 as usize).ok_or(WriteLimitsError { key })
+            fits.then_some(size.0 as usize).ok_or(WriteLimitsError { key, value: size })
         };
         Ok(WriteLimits {
             body_bytes_max: within("body_max", self.body_max)?,
@@ -116,22 +118,22 @@ pub fn router(
 /// Why a request was refused as a whole.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("request body cannot be read: {0}")]
+    #[error("request body cannot be read")]
     Read(#[from] BytesRejection),
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("content type `{found}` is not taken here; send {allowed}")]
     ContentType { found: String, allowed: &'static str },
-    #[error("body cannot be decoded: {0}")]
+    #[error(transparent)]
     Otlp(#[from] otlp::DecodeError),
-    #[error("body cannot be decoded: {0}")]
+    #[error(transparent)]
     RemoteWrite(#[from] remote_write::DecodeError),
     #[error("header `{header}` {problem}")]
     Header { header: &'static str, problem: &'static str },
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
-    Logs(#[from] ControlError),
+    Logs(#[from] AppendLogsError),
     #[error("server is stopping; send again later")]
     Stopping,
 }
@@ -153,25 +155,13 @@ impl Refusal {
             | Refusal::Header { .. } => StatusCode::BAD_REQUEST,
         }
     }
-
-    /// The whole chain in one line.
-    fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
         telemetry::INGEST_REQUESTS_REFUSED.with_label_values(&[status.as_str()]).inc();
-        let mut response = (status, self.text() + "\n").into_response();
+        let mut response = (status, chain(&self) + "\n").into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }

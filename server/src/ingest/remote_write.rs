@@ -86,7 +86,7 @@ pub fn decode(body: Vec<u8>) -> Result<(Batch, Problems), DecodeError> {
                 let samples = series.samples.iter().map(|sample| Sample { t: sample.timestamp, v: sample.value });
                 batch.series.push((labels, samples.collect()));
             }
-            Err(error) => problems.add(series.samples.len() as u64, error),
+            Err(error) => problems.add(series.samples.len() as u64, format_args!("{}{error}", named(&series.labels))),
         }
     }
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -123,6 +123,12 @@ fn labels(wire: &[Label]) -> Result<Labels, LabelError> {
     super::labels::check(pairs.iter().copied())?;
     let labels = Labels::new(pairs);
     if labels.get(NAME).is_none() { Err(LabelError::NoMetricName { labels }) } else { Ok(labels) }
+}
+
+/// `test_total: ` where the series has a name, so that its sender can be found.
+fn named(wire: &[Label]) -> String {
+    let name = wire.iter().find(|label| label.name == NAME && !label.value.is_empty());
+    name.map(|label| format!("{}: ", lossy(&label.value))).unwrap_or_default()
 }
 
 fn lossy(bytes: &[u8]) -> String {

@@ -60,7 +60,7 @@ pub struct PredictConfig {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CheckPredictConfigError {
     /// A span is out of its range.
-    #[error("{key}: {value} is not allowed; write {min} to {max}")]
+    #[error("predict.{key}: {value} is not allowed; write {min} to {max}")]
     Span {
         /// The key.
         key: &'static str,
@@ -72,10 +72,10 @@ pub enum CheckPredictConfigError {
         max: Span,
     },
     /// The list of horizons is not usable.
-    #[error("horizons: write one to eight spans, each once and longer than the one before it")]
+    #[error("predict.horizons: write one to eight spans, each once and longer than the one before it")]
     Horizons,
     /// A limit is not a share.
-    #[error("limits.{key}: {value} is not allowed; write a share between 0 and 1")]
+    #[error("predict.limits.{key}: {value} is not allowed; write a share between 0 and 1")]
     Limit {
         /// The key.
         key: &'static str,
@@ -83,7 +83,7 @@ pub enum CheckPredictConfigError {
         value: f64,
     },
     /// A number is zero.
-    #[error("{key}: 0 is not allowed; write 1 or more")]
+    #[error("predict.{key}: 0 is not allowed; write 1 or more")]
     Zero {
         /// The key.
         key: &'static str,

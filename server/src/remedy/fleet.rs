@@ -2,8 +2,10 @@
 //! and what operators have hosts do. From these the view that placement plans on. Anything unknown makes a host ineligible.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use petrel_agent::stream::protocol::{Inventory, Owner};
+use petrel_agent::yaml::{self, Problem};
 use petrel_models::placement::{self, Shape, View};
 use serde::{Deserialize, Serialize};
 
@@ -47,9 +49,9 @@ pub struct Facts {
 /// Why the facts were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FactsError {
-    /// YAML or keys.
-    #[error("{0}")]
-    Yaml(String),
+    /// YAML or keys, with their place.
+    #[error(transparent)]
+    Yaml(Problem),
     /// A host in two groups of a kind.
     #[error("host {host} is in {first} and in {second}; a host has one {kind}")]
     Twice {
@@ -65,15 +67,12 @@ pub enum FactsError {
 }
 
 impl Facts {
-    /// Reads `fleet.yaml`.
+    /// Checks the text of `fleet.yaml`; `path` is only for messages.
     ///
     /// # Errors
     /// What is wrong, with line and column where it is the syntax.
-    pub fn parse(text: &str) -> Result<Facts, FactsError> {
-        let mut options = serde_saphyr::Options::default();
-        options.with_snippet = false;
-        let raw: RawFleet =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| FactsError::Yaml(error.to_string()))?;
+    pub fn parse(path: &Path, text: &str) -> Result<Facts, FactsError> {
+        let raw: RawFleet = yaml::read(path, text).map_err(FactsError::Yaml)?;
         Ok(Facts {
             clusters: by_host("cluster", &raw.clusters)?,
             domains: by_host("domain", &raw.domains)?,
@@ -323,16 +322,17 @@ mod tests {
 
     #[test]
     fn facts_are_read_whole_or_refused() {
-        let facts = Facts::parse(
+        let facts = Facts::parse(Path::new("fleet.yaml"), 
             "clusters: [{name: c1, hosts: [h1, h2]}]\ndomains: [{name: rack1, hosts: [h1]}]\nnever_move: [db]\npriorities: {web: 5}\n",
         )
         .unwrap();
         assert_eq!((facts.cluster("h1"), facts.cluster("h9")), ("c1", ""));
         assert_eq!((facts.domain("h1"), facts.domain("h2")), (Some("rack1"), None));
         assert_eq!((facts.priority("web"), facts.priority("other")), (5, 0));
-        let twice = Facts::parse("domains: [{name: a, hosts: [h1]}, {name: b, hosts: [h1]}]").unwrap_err();
+        let twice = Facts::parse(Path::new("fleet.yaml"), "domains: [{name: a, hosts: [h1]}, {name: b, hosts: [h1]}]")
+            .unwrap_err();
         assert_eq!(twice.to_string(), "host h1 is in a and in b; a host has one domain");
-        let unknown = Facts::parse("clusters: []\nracks: []\n").unwrap_err().to_string();
-        assert!(unknown.contains("racks") && unknown.contains("line 2"), "{unknown}");
+        let unknown = Facts::parse(Path::new("fleet.yaml"), "clusters: []\nracks: []\n").unwrap_err().to_string();
+        assert!(unknown.starts_with("fleet.yaml:2:1: ") && unknown.contains("racks"), "{unknown}");
     }
 }

@@ -78,7 +78,7 @@ pub struct Settings {
 
 /// A value that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("`remedy.{key}: {value}` is not allowed; {allowed}")]
+#[error("remedy.{key}: {value} is not allowed; {allowed}")]
 pub struct SettingsError {
     /// The key.
     pub key: &'static str,

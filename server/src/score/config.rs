@@ -41,7 +41,7 @@ pub struct ScoreConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckScoreConfigError {
     /// A span is out of its range.
-    #[error("{key}: {value} is not allowed; write {min} to {max}")]
+    #[error("score.{key}: {value} is not allowed; write {min} to {max}")]
     Span {
         /// The key.
         key: &'static str,
@@ -53,7 +53,7 @@ pub enum CheckScoreConfigError {
         max: Span,
     },
     /// No series would be scored.
-    #[error("series_max: 0 is not allowed; write 1 or more, or enabled: false")]
+    #[error("score.series_max: 0 is not allowed; write 1 or more, or enabled: false")]
     NoSeries,
 }
 

@@ -7,6 +7,7 @@ use rusqlite::{Transaction, params};
 
 use super::control::{ControlError, Migration};
 use super::engine::Store;
+use super::shared::AppendError;
 use super::{Mark, marks};
 use crate::series::Timestamp;
 use crate::telemetry;
@@ -67,13 +68,26 @@ pub struct LogFilter {
     pub to: Option<Timestamp>,
 }
 
+/// Why log lines were not kept; they can be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendLogsError {
+    /// The disk has less room than is kept for alerts and runs.
+    #[error(transparent)]
+    Disk(#[from] AppendError),
+    /// The control database failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
 impl Store {
     /// Commits log lines with the mark of their batch, synced to disk. `false` where the batch had been committed before.
-    /// Beyond the limits of lines, bytes and age the oldest lines give way. Blocks on disk.
+    /// Beyond the limits of lines, bytes and age the oldest lines give way. They lie in the file of alerts and runs, so they may
+    /// not use up the disk's reserve either. Blocks on disk.
     ///
     /// # Errors
     /// Nothing of it was kept.
-    pub fn append_logs(&self, lines: &[LogLine], mark: Option<&Mark>, now: Timestamp) -> Result<bool, ControlError> {
+    pub fn append_logs(&self, lines: &[LogLine], mark: Option<&Mark>, now: Timestamp) -> Result<bool, AppendLogsError> {
+        self.shared.check_disk()?;
         let options = &self.shared.options;
         let oldest = options.retention.map(|kept| now - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
         let dropped = AtomicU64::new(0);

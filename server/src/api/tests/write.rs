@@ -184,5 +184,5 @@ fn limits_are_checked() {
     let limits = RawWriteLimits::default().check().unwrap();
     assert_eq!(limits, WriteLimits { body_bytes_max: 32 << 20, decoded_bytes_max: 64 << 20 });
     let wrong = RawWriteLimits { body_max: Size(1), ..RawWriteLimits::default() };
-    assert!(wrong.check().unwrap_err().to_string().contains("ingest.body_max"));
+    assert!(wrong.check().unwrap_err().to_string().contains("write.body_max"));
 }

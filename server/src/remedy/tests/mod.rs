@@ -140,7 +140,11 @@ fn hypervisor(name: &str, guests: Vec<Guest>) -> Hypervisor {
 impl Sim {
     fn new(runbooks: &str) -> Sim {
         let settings = RawRemedy::default().check().unwrap();
-        let facts = Facts::parse("domains: [{name: r1, hosts: [h1]}, {name: r2, hosts: [h2, h3]}]").unwrap();
+        let facts = Facts::parse(
+            std::path::Path::new("fleet.yaml"),
+            "domains: [{name: r1, hosts: [h1]}, {name: r2, hosts: [h2, h3]}]",
+        )
+        .unwrap();
         let memory = Memory { fencing_epoch: 1, run_next: 1, ..Memory::default() };
         let words = ["haproxy.drain", "haproxy.set_weight", "haproxy.ready", "libvirt.migrate"];
         let mut sim = Sim {
