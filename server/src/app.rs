@@ -21,7 +21,7 @@ use crate::config::{Config, Reload, url_of};
 use crate::ingest::presence::PresenceError;
 use crate::store::control::{ControlError, Migration};
 use crate::store::{OpenStoreError, Store};
-use crate::{decide, notify, predict, remedy, score};
+use crate::{cli, decide, notify, predict, remedy, score};
 
 use stages::Stages;
 
@@ -144,14 +144,16 @@ fn guarded(router: Router, policy: &Arc<Policy>) -> Router {
     router.layer(from_fn_with_state(Arc::clone(policy), auth::check))
 }
 
-/// What `petrel up` prints within its first second.
+/// What `petrel up` prints within its first second. Everything in it works as it stands when typed where `petrel up` was.
 fn greet(url: &str, data: &Path) {
     let program = std::env::args().next().unwrap_or_else(|| "petrel".to_owned());
+    let program = if program.contains(char::is_whitespace) { format!("'{program}'") } else { program };
+    let server = if url == cli::SERVER_DEFAULT { String::new() } else { format!(" --server {url}") };
     println!(
-        "\n  Petrel {version} watches this machine.\n\n  console  {url}\n  data     {data}\n\n  Three things to try:\n\n    \
-         open {url} in a browser\n    \
-         {program} query 'rate(node_cpu_seconds_total{{mode!=\"idle\"}}[1m])'\n    \
-         {program} outlooks\n\n  It only watches: no action is allowed until a config allows it. Ctrl-C stops.\n",
+        "\n  Petrel {version} watches this machine.\n\n  console  {url}\n  data     {data}\n\n  To try in another terminal:\n\n    \
+         {program} query 'rate(node_cpu_seconds_total{{mode!=\"idle\"}}[1m])'{server}\n    \
+         {program} outlooks{server}\n    \
+         {program} alerts{server}\n\n  It only watches: no action is allowed until a config allows it. Ctrl-C stops.\n",
         version = env!("CARGO_PKG_VERSION"),
         data = data.display(),
     );

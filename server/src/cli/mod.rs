@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod show;
 mod table;
 
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ pub enum Command {
     Query(QueryArgs),
     /// Alerts, worst first
     Alerts(ServerArgs),
-    /// Hosts with their verdicts; or say what one is to do
+    /// Hosts with their verdicts; say what duty one has
     Hosts(HostsArgs),
     /// What runs out when
     Outlooks(ServerArgs),
@@ -101,11 +102,14 @@ pub struct ServeArgs {
     pub retention: Option<String>,
 }
 
+/// Where commands look for the server, and where it listens, unless told otherwise.
+pub const SERVER_DEFAULT: &str = "http://127.0.0.1:9780";
+
 /// How to reach the server.
 #[derive(Debug, Args, Clone)]
 pub struct ServerArgs {
     /// The server's address
-    #[arg(long, default_value = "http://127.0.0.1:9780", global = true)]
+    #[arg(long, default_value = SERVER_DEFAULT, global = true)]
     pub server: String,
     /// File with the user's token, where the server asks for one
     #[arg(long, global = true)]
@@ -138,6 +142,30 @@ pub struct QueryArgs {
     /// Where to ask
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// Options of `petrel hosts`.
+#[derive(Debug, Args)]
+pub struct HostsArgs {
+    /// What to do; without it, list the hosts
+    #[command(subcommand)]
+    pub command: Option<HostsCommand>,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What can be done with a host.
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Say what a host is for; runs touch active hosts alone
+    Duty {
+        /// The host's name
+        host: String,
+        /// Its duty
+        #[arg(value_parser = ["active", "draining", "maintenance", "quarantined"])]
+        duty: String,
+    },
 }
 
 /// Options of `petrel runs`.
@@ -176,30 +204,6 @@ pub enum RunsCommand {
     },
 }
 
-/// Options of `petrel hosts`.
-#[derive(Debug, Args)]
-pub struct HostsArgs {
-    /// What to do; without it, list the hosts
-    #[command(subcommand)]
-    pub command: Option<HostsCommand>,
-    /// Where to ask
-    #[command(flatten)]
-    pub server: ServerArgs,
-}
-
-/// What can be said of a host.
-#[derive(Debug, Subcommand)]
-pub enum HostsCommand {
-    /// Set what a host is to do. `active` lifts what an evacuation or an operator set
-    Duty {
-        /// The host's name
-        host: String,
-        /// Its duty
-        #[arg(value_parser = ["active", "draining", "maintenance", "quarantined"])]
-        duty: String,
-    },
-}
-
 /// What can be planned.
 #[derive(Debug, Subcommand)]
 pub enum Plan {
@@ -216,9 +220,9 @@ pub enum Plan {
 /// Options of `petrel hold`.
 #[derive(Debug, Args)]
 pub struct HoldArgs {
-    /// `on` stops every new action in the fleet, `off` lets them go on
+    /// `on` stops every new action in the fleet, `off` lets them go on; without it, say which it is
     #[arg(value_parser = ["on", "off"])]
-    pub state: String,
+    pub state: Option<String>,
     /// Where to ask
     #[command(flatten)]
     pub server: ServerArgs,
