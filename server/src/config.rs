@@ -2,6 +2,8 @@
 //! section; this file composes them and is the only one that reads the environment.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,7 @@ use crate::decide::engine::{RawRulesConfig, RulesConfig};
 use crate::notify::{NotifyConfig, RawNotifyConfig};
 use crate::predict::{PredictConfig, RawPredictConfig};
 use crate::query::{QueryOptions, RawQueryOptions};
+use crate::remedy;
 use crate::remedy::fleet::{Facts, FactsError};
 use crate::remedy::runbook::Runbook;
 use crate::remedy::settings::{RawRemedy, Settings};
@@ -109,6 +112,23 @@ impl Reload {
             None => file.clone(),
         };
         files.map(folder).collect()
+    }
+
+    /// A fingerprint of everything that [`Reload::read`] reads: it changes when a file does. Files that cannot be read count as
+    /// empty.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let Some(path) = &self.path else { return hasher.finish() };
+        let mut hash = |path: &Path| std::fs::read(path).unwrap_or_default().hash(&mut hasher);
+        let raw: RawConfig = yaml::read_file(path).unwrap_or_default();
+        hash(path);
+        for file in raw.rules.files.iter().chain(&raw.remedy.fleet) {
+            hash(file);
+        }
+        for file in raw.remedy.runbooks.iter().flat_map(|path| remedy::load::yaml_files(path).unwrap_or_default()) {
+            hash(&file);
+        }
+        hasher.finish()
     }
 }
 
@@ -242,7 +262,7 @@ impl Files {
     fn read(raw: &RawConfig) -> Result<Files, Vec<Problem>> {
         let mut problems = Vec::new();
         let rules = read_rules(&raw.rules).map_err(|found| problems.extend(found));
-        let runbooks = crate::remedy::load::read(&raw.remedy.runbooks).map_err(|found| {
+        let runbooks = remedy::load::read(&raw.remedy.runbooks).map_err(|found| {
             problems.extend(found.into_iter().map(|problem| Problem {
                 path: problem.file,
                 at: problem.place,

@@ -200,15 +200,23 @@ pub async fn follow_files(
     // One place: what matters is that something changed, not how often.
     let (changed, mut changes) = mpsc::channel::<()>(1);
     let _watcher = watch(&reload, changed);
+    let mut in_force = reload.fingerprint();
     loop {
-        tokio::select! {
+        let asked = tokio::select! {
             () = cancel.cancelled() => return,
-            _ = hangup.recv() => {}
+            _ = hangup.recv() => true,
             Some(()) = changes.recv() => {
                 tokio::time::sleep(SETTLE).await;
                 let _ = changes.try_recv();
+                false
             }
+        };
+        // Other files live in the same folders, a log for example; and an editor may write what was there before.
+        let found = reload.fingerprint();
+        if found == in_force && !asked {
+            continue;
         }
+        in_force = found;
         let again = reload.clone();
         let Ok(read) = tokio::task::spawn_blocking(move || again.read()).await else { return };
         let told = match read {

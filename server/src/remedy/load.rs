@@ -65,7 +65,11 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Problem {
     Problem { file: path.to_owned(), place: None, message: format!("cannot be read: {error}") }
 }
 
-fn yaml_files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+/// The file itself, or of a folder every `*.yaml` and `*.yml` in it, in the order of names.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn yaml_files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
