@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::blocking::Client;
 use serde_json::Value;
 
-use crate::process::{Process, program, run_to_end, wait_for, wait_to_find};
+use crate::process::{Process, program, run_to_end, wait_for, wait_to_find_at};
 
 /// How long a start may take on a busy machine. The promise of one second is measured elsewhere, alone.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -129,7 +129,8 @@ impl Server {
 
     /// Waits until a run of this runbook is in one of these states, and returns it.
     pub fn wait_for_run(&self, runbook: &str, states: &[&str], deadline: Duration) -> Value {
-        wait_to_find(&format!("a run of {runbook} to be {states:?}"), deadline, || {
+        // A step may take less than a second: look often.
+        wait_to_find_at(Duration::from_millis(20), &format!("a run of {runbook} to be {states:?}"), deadline, || {
             let runs = self.get("/petrel/v1/runs")?;
             let runs = runs.as_array()?;
             let found = runs.iter().find(|run| {

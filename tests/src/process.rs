@@ -92,18 +92,27 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Waits until `condition` holds, looking ten times a second; panics with `what` at the deadline.
-pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, deadline: Duration, condition: impl FnMut() -> bool) {
+    wait_for_at(POLL, what, deadline, condition);
+}
+
+fn wait_for_at(poll: Duration, what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < deadline, "waited {deadline:?} for {what}");
-        std::thread::sleep(POLL);
+        std::thread::sleep(poll);
     }
 }
 
 /// Waits until `find` gives a value; panics with `what` at the deadline.
-pub fn wait_to_find<T>(what: &str, deadline: Duration, mut find: impl FnMut() -> Option<T>) -> T {
+pub fn wait_to_find<T>(what: &str, deadline: Duration, find: impl FnMut() -> Option<T>) -> T {
+    wait_to_find_at(POLL, what, deadline, find)
+}
+
+/// As [`wait_to_find`], looking every `poll`.
+pub fn wait_to_find_at<T>(poll: Duration, what: &str, deadline: Duration, mut find: impl FnMut() -> Option<T>) -> T {
     let mut found = None;
-    wait_for(what, deadline, || {
+    wait_for_at(poll, what, deadline, || {
         found = find();
         found.is_some()
     });

@@ -15,7 +15,7 @@ pub const PASSWORD: &str = "storm-warning";
 pub struct Smtp {
     /// The port on localhost.
     pub port: u16,
-    /// Certificate of the server, which is its own authority.
+    /// The authority that signed the server's certificate.
     pub ca_file: PathBuf,
     mails: PathBuf,
     _process: Process,
@@ -24,23 +24,14 @@ pub struct Smtp {
 impl Smtp {
     /// Starts the server with its files in `dir` and waits until it listens.
     pub fn start(dir: &Path) -> Smtp {
-        let (ca_file, key, mails) = (dir.join("smtp-ca.pem"), dir.join("smtp-key.pem"), dir.join("mail"));
+        let file = |name: &str| dir.join(name);
+        let (ca_file, mails) = (file("smtp-ca.pem"), file("mail"));
         std::fs::create_dir_all(&mails).expect("the test's folder is writable");
-        let paths = [key.display().to_string(), ca_file.display().to_string()];
-        run(Command::new("openssl").args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]).args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-keyout",
-            &paths[0],
-            "-out",
-            &paths[1],
-        ]));
+        let (certificate, key) = certificate_for_localhost(dir, &ca_file);
         let port = free_port();
         // Debian's interpreter, because Debian's package brings the server.
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(fixtures().join("smtp_server.py")).arg(port.to_string()).args([&ca_file, &key, &mails]);
+        command.arg(fixtures().join("smtp_server.py")).arg(port.to_string()).args([&certificate, &key, &mails]);
         let process = Process::start(command.args([USER, PASSWORD]), &dir.join("smtp.log"));
         wait_for("the SMTP server to listen", Duration::from_secs(20), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -56,4 +47,22 @@ impl Smtp {
         paths.sort();
         paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
     }
+}
+
+/// An authority of its own at `ca_file`, and a certificate for `localhost` that it signed: certificate and key.
+fn certificate_for_localhost(dir: &Path, ca_file: &Path) -> (PathBuf, PathBuf) {
+    let file = |name: &str| dir.join(name);
+    let (ca_key, key, request, certificate) =
+        (file("smtp-ca.key"), file("smtp.key"), file("smtp.csr"), file("smtp.pem"));
+    let new_key = ["-newkey", "rsa:2048", "-nodes"];
+    let mut authority = Command::new("openssl");
+    authority.args(["req", "-x509", "-days", "2", "-subj", "/CN=Petrel test authority"]).args(new_key);
+    run(authority.arg("-keyout").arg(&ca_key).arg("-out").arg(ca_file));
+    let mut asked = Command::new("openssl");
+    asked.args(["req", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]).args(new_key);
+    run(asked.arg("-keyout").arg(&key).arg("-out").arg(&request));
+    let mut signed = Command::new("openssl");
+    signed.args(["x509", "-req", "-days", "2", "-copy_extensions", "copy", "-in"]).arg(&request);
+    run(signed.arg("-CA").arg(ca_file).arg("-CAkey").arg(&ca_key).arg("-CAcreateserial").arg("-out").arg(&certificate));
+    (certificate, key)
 }
