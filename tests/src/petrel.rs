@@ -83,6 +83,12 @@ impl Server {
         answer.status().is_success().then(|| answer.json().ok()).flatten()
     }
 
+    /// A path's JSON with parameters, whatever its status; null while the server is not there.
+    pub fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
+        let answer = self.client.get(format!("{}{path}", self.url)).query(parameters).send();
+        answer.ok().and_then(|answer| answer.json().ok()).unwrap_or(Value::Null)
+    }
+
     /// Posts JSON; returns the status and the answer.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let answer = self.client.post(format!("{}{path}", self.url)).json(body).send().expect("the server is there");
