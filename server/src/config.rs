@@ -374,3 +374,24 @@ fn data_default() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     xdg.or_else(home).map(|base| base.join("petrel"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_shows_the_defaults() {
+        let text = include_str!("../../deploy/petrel.example.yaml");
+        let example: RawConfig = yaml::read(Path::new("petrel.example.yaml"), text).unwrap();
+        assert_eq!(example.listen.as_deref(), Some(LISTEN_DEFAULT));
+        assert_eq!(example.store, RawStoreOptions::default());
+        assert_eq!(example.query, RawQueryOptions::default());
+        assert_eq!(example.write, RawWriteLimits::default());
+        assert_eq!(example.score, RawScoreConfig::default());
+        assert_eq!(example.predict, RawPredictConfig::default());
+        let whole = |remedy: &RawRemedy| serde_json::to_value(remedy).unwrap();
+        assert_eq!(whole(&example.remedy), whole(&RawRemedy::default()));
+        let rules = |rules: &RawRulesConfig| format!("{rules:?}");
+        assert_eq!(rules(&example.rules), rules(&RawRulesConfig::default()));
+    }
+}
