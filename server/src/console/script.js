@@ -5,6 +5,8 @@
 
 const PERIOD_MS = 2000;
 const ALERTS_MAX = 50;
+/** Alerts that do not fire must not push everything else off the screen. */
+const QUIET_ALERTS_MAX = 4;
 const RUNS_MAX = 20;
 const OUTLOOKS_MAX = 200;
 const HOSTS_MAX = 120;
@@ -99,7 +101,9 @@ function drawTiles(view) {
   const waiting = view.runs.filter((run) => run.state === 'waiting');
   const going = view.runs.filter((run) => ['planned', 'running', 'undoing'].includes(run.state));
   const ill = view.hosts.filter(isIll);
-  const first = view.outlooks.filter((row) => row.seconds_to_limit[1] !== null && row.seconds_to_limit[1] !== undefined).sort(bySoonest)[0];
+  const limited = view.outlooks.filter((row) => Number.isFinite(row.seconds_to_limit[1])).sort(bySoonest);
+  // What is at its limit already is an alert's matter; here stands what there is still time for.
+  const first = limited.find((row) => row.seconds_to_limit[1] >= 1) ?? limited[0];
   const soon = first && first.seconds_to_limit[1] <= 86400;
   byId('tiles').replaceChildren(
     firing.length
@@ -109,7 +113,8 @@ function drawTiles(view) {
       ? tile('runs-section', 'warning', plural(waiting.length, 'run waits', 'runs wait'), 'for your yes or no')
       : tile('runs-section', 'calm', 'Nothing waits for you', going.length ? `${plural(going.length, 'run is', 'runs are')} at work` : ''),
     first
-      ? tile('outlooks-section', soon ? 'warning' : 'calm', `${span(first.seconds_to_limit[1])} left`, `${first.instance} ${first.what} runs out first`)
+      ? tile('outlooks-section', soon ? 'warning' : 'calm', first.seconds_to_limit[1] < 1 ? 'At its limit' : `${span(first.seconds_to_limit[1])} left`,
+        `${first.instance} ${first.what}${first.seconds_to_limit[1] < 1 ? '' : ' runs out next'}`)
       : tile('outlooks-section', 'calm', 'Nothing runs out', 'as far as can be forecast'),
     ill.length
       ? tile('hosts-section', ill.some((host) => host.verdict === 'dead') ? 'critical' : 'warning', `${ill.length} of ${plural(view.hosts.length, 'host', 'hosts')} ill`,
@@ -141,18 +146,21 @@ function alertNode(alert) {
     element('div', 'row', tag(alert.level), isFiring(alert) ? '' : tag(alert.state, 'quiet'),
       element('span', 'title', alert.labels.alertname), element('span', 'dim', alert.labels.instance ?? ''),
       moment(alert.resolved_at ?? alert.fired_at ?? alert.active_at)),
-    element('div', '', alert.annotations.summary ?? alert.annotations.description ?? ''),
-    note ? element('div', 'odds', `${percent(note.probability)} likely${lead}`) : '');
+    // What does not fire takes one line: it must not push what fires off the screen.
+    isFiring(alert) ? element('div', '', alert.annotations.summary ?? alert.annotations.description ?? '') : '',
+    isFiring(alert) && note ? element('div', 'odds', `${percent(note.probability)} likely${lead}`) : '');
 }
 
 function drawAlerts(view) {
   const states = ['firing', 'pending', 'resolved'];
   const sorted = [...view.alerts].sort((a, b) => states.indexOf(a.state) - states.indexOf(b.state)
     || LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level) || b.active_at - a.active_at);
-  const left = sorted.length - ALERTS_MAX;
+  const firing = sorted.filter(isFiring).length;
+  const shown = sorted.slice(0, Math.min(ALERTS_MAX, firing + QUIET_ALERTS_MAX));
+  const left = sorted.length - shown.length;
   byId('alerts-count').textContent = counted(sorted.filter(isFiring)).map(([level, count]) => `${count} ${level}`).join(', ');
-  const nodes = sorted.slice(0, ALERTS_MAX).map(alertNode);
-  fill('alerts', left > 0 ? [...nodes, element('li', 'empty', `and ${left} more: petrel alerts`)] : nodes, 'Nothing fires.');
+  const nodes = shown.map(alertNode);
+  fill('alerts', left > 0 ? [...nodes, element('li', 'empty', `and ${left} more, see petrel alerts`)] : nodes, 'Nothing fires.');
 }
 
 function stepNode(step) {
@@ -197,6 +205,7 @@ function chance(probability) {
 function timeLeft(row, longest) {
   const [early, median] = row.seconds_to_limit;
   if (row.refused) return element('span', 'dim', row.refused);
+  if (median !== null && median < 1) return 'at its limit now';
   if (median !== null) return early !== null && early < median * 0.9 ? `${span(median)}, at the earliest ${span(early)}` : span(median);
   return element('span', 'dim', early === null ? `lasts beyond ${longest}` : `perhaps in ${span(early)}`);
 }
@@ -259,7 +268,7 @@ function drawHosts(view) {
   byId('hosts-count').textContent = sorted.length ? (ill ? `${ill} of ${sorted.length} not healthy` : `${sorted.length}, all healthy`) : '';
   const nodes = sorted.slice(0, HOSTS_MAX).map(hostNode);
   const left = sorted.length - nodes.length;
-  fill('hosts', left > 0 ? [...nodes, element('li', 'empty', `and ${left} more: petrel hosts`)] : nodes, 'No host has reported yet.');
+  fill('hosts', left > 0 ? [...nodes, element('li', 'empty', `and ${left} more, see petrel hosts`)] : nodes, 'No host has reported yet.');
 }
 
 function drawLedger(view) {
