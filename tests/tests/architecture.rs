@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use petrel_tests::tree::{Source, repository, sources};
+use petrel_tests::tree::{Source, files, repository, sources};
 
 /// Words that every part of the server may use.
 const VOCABULARY: [&str; 3] = ["series", "telemetry", "clock"];
@@ -52,6 +52,47 @@ fn the_check_sees_a_forbidden_edge() {
     assert_eq!(check("app.rs", "use crate::remedy::Remedy;"), 0);
     assert_eq!(check("unlisted.rs", "use crate::remedy::Remedy;"), 1);
     assert_eq!(check("query/mod.rs", "#[cfg(test)]\nmod tests { use crate::store::Store; }"), 0);
+}
+
+#[test]
+fn every_path_on_the_map_exists() {
+    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let paths = named_paths(&text);
+    assert!(paths.len() > 50, "ARCHITECTURE.md names the files of both lives; found {paths:?}");
+    let missing: Vec<&String> = paths.iter().filter(|path| !repository().join(path).exists()).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:?}");
+}
+
+/// Links of the pages that people read first and from there on lead to files.
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    let pages =
+        files("docs").into_iter().chain(files("").into_iter().filter(|page| page.path.components().count() == 1));
+    let mut broken = Vec::new();
+    for page in pages.filter(|page| page.path.extension().is_some_and(|end| end == "md")) {
+        let folder = repository().join(page.path.parent().expect("a file lies in a folder"));
+        for (at, _) in page.text.match_indices("](") {
+            let target = page.text[at + 2..].split([')', '#']).next().unwrap_or("");
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                broken.push(format!("{}: {target}", page.path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_check_sees_the_paths_of_a_page() {
+    let text = "`server/src/app.rs`, `tests/run` and `agent/`, but not `petrel runs` or `haproxy.*` or `/proc`";
+    let found: Vec<String> = named_paths(text).into_iter().collect();
+    assert_eq!(found, ["agent/", "server/src/app.rs", "tests/run"]);
+}
+
+/// What stands in backquotes and begins with a folder of the tree.
+fn named_paths(text: &str) -> BTreeSet<String> {
+    let folders = ["models/", "agent/", "server/", "tests/", "dashboards/", "deploy/", "docs/"];
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|word| folders.iter().any(|folder| word.starts_with(folder))).map(str::to_owned).collect()
 }
 
 fn read_edges(text: &str) -> Edges {
