@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use petrel_agent::error_chain::chain;
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,10 @@ use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertsView;
 use crate::decide::verdict::VerdictBook;
 use crate::predict::{CalibrationBucket, Entry, EntryFilter, Ledger, OutlookRow};
-use crate::query::source::Source;
 use crate::remedy::service::Remedy;
 use crate::remedy::view::RunView;
 use crate::series::Timestamp;
+use crate::store::Store;
 use crate::store::control::ControlError;
 
 /// Runs that an overview shows.
@@ -34,7 +34,7 @@ const ENTRIES_DEFAULT: usize = 100;
 #[derive(Clone)]
 pub struct Views {
     /// Stored series.
-    pub source: Arc<dyn Source>,
+    pub store: Arc<Store>,
     /// Alerts as of the last tick.
     pub alerts: AlertsView,
     /// What is believed of each host.
@@ -101,7 +101,8 @@ struct LedgerQuestion {
     open: Option<bool>,
 }
 
-/// `GET /petrel/v1/{overview,alerts,hosts,outlooks,ledger}`.
+/// `GET /petrel/v1/{overview,alerts,hosts,outlooks,ledger}`, and `POST /petrel/v1/admin/flush`, which seals and compacts all
+/// samples and then answers with what failed.
 pub fn router(views: Views) -> Router {
     Router::new()
         .route("/petrel/v1/overview", get(|State(views): State<Views>| blocking(views, overview)))
@@ -109,6 +110,7 @@ pub fn router(views: Views) -> Router {
         .route("/petrel/v1/hosts", get(|State(views): State<Views>| blocking(views, |views| Ok(host_rows(views)))))
         .route("/petrel/v1/outlooks", get(|State(views): State<Views>| blocking(views, |views| Ok(outlooks(views)))))
         .route("/petrel/v1/ledger", get(ledger))
+        .route("/petrel/v1/admin/flush", post(|State(views): State<Views>| blocking(views, |views| Ok(flush(views)))))
         .with_state(views)
 }
 
@@ -166,7 +168,7 @@ fn alerts(views: &Views) -> Vec<Alert> {
 
 /// What series tell of each host, with the failure detector's verdict and the operators' duty over it.
 fn host_rows(views: &Views) -> Vec<HostRow> {
-    let mut rows = hosts::measure(&*views.source, (views.clock)());
+    let mut rows = hosts::measure(&*views.store, (views.clock)());
     for known in views.verdicts.lock().unwrap_or_else(PoisonError::into_inner).snapshot() {
         let row = rows.entry(known.host.clone()).or_insert_with(|| HostRow { name: known.host, ..HostRow::default() });
         known.verdict.as_str().clone_into(&mut row.verdict);
@@ -178,6 +180,10 @@ fn host_rows(views: &Views) -> Vec<HostRow> {
         }
     }
     rows.into_values().collect()
+}
+
+fn flush(views: &Views) -> Vec<String> {
+    views.store.flush().iter().map(|error| chain(error)).collect()
 }
 
 fn outlooks(views: &Views) -> Vec<OutlookRow> {

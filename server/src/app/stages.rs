@@ -83,7 +83,7 @@ impl Stages {
         let predictor = Predictor::open(Arc::clone(control), config.predict.clone(), seed);
         let verdicts: Arc<Mutex<VerdictBook>> = Arc::default();
         let views = v1::Views {
-            source: store.clone(),
+            store: Arc::clone(&store),
             alerts: engine.view(),
             verdicts: Arc::clone(&verdicts),
             outlooks: Arc::default(),
