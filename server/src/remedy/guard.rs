@@ -41,12 +41,14 @@ pub struct World<'a> {
 pub enum Refusal {
     #[error("everything is held; release it with `petrel hold off` when it is safe")]
     Held,
-    #[error("host {host} is {} (by {by}); only operators lift that", duty.as_str())]
+    #[error("host {host} is {} (by {by}); only operators lift that: `petrel hosts duty {host} active`", duty.as_str())]
     OnDuty { host: String, duty: Duty, by: String },
     #[error("the server has just started and has not yet heard of all agents")]
     Settling,
     #[error("there is no inventory of agent {agent}; is it running, and is its driver enabled?")]
     NoInventory { agent: String },
+    #[error("no agent tells of host {host}; is its agent running?")]
+    Unseen { host: String },
     #[error("the inventory of agent {agent} is stale")]
     Stale { agent: String },
     #[error("{silent} of {known} agents are silent at once: suspecting our own sight, not the hosts")]
@@ -99,6 +101,7 @@ impl Refusal {
             Refusal::Held
                 | Refusal::Settling
                 | Refusal::NoInventory { .. }
+                | Refusal::Unseen { .. }
                 | Refusal::Stale { .. }
                 | Refusal::Blind { .. }
                 | Refusal::DriverBlind { .. }
@@ -282,6 +285,16 @@ fn balancer(world: World<'_>, leg: &Leg) -> Result<(), Refusal> {
     if empties && others == 0 { Err(Refusal::LastServer { backend, server }) } else { Ok(()) }
 }
 
+/// A target of which nothing is heard now may be heard of in a moment, after a restart of the server above all.
+fn is_seen(world: World<'_>, host: &str) -> Result<(), Refusal> {
+    let agent = world.fleet.agent_of(host).ok_or_else(|| Refusal::Unseen { host: host.to_owned() })?;
+    let age_ms = world.fleet.age_ms(agent, world.now);
+    if age_ms.is_some_and(|age_ms| age_ms > world.settings.stale_after_ms) {
+        return Err(Refusal::Stale { agent: agent.to_owned() });
+    }
+    Ok(())
+}
+
 /// The moves that are left must still hold on what is seen now, and no more may be in flight than the budget allows, whoever
 /// began them.
 fn migration(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> {
@@ -295,6 +308,9 @@ fn migration(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> 
             to: migration.to.clone(),
         })
         .collect();
+    for planned in &left {
+        is_seen(world, &planned.to)?;
+    }
     let view = world.fleet.view(&now.from, world.settings, world.now);
     placement::check_moves(&view, &now.from, &left).map_err(Refusal::Placement)?;
     let in_flight = |host: &str| {

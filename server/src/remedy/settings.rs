@@ -15,7 +15,7 @@ pub struct RawRemedy {
     pub fleet: Option<PathBuf>,
     /// An inventory older than this is stale: nothing is done on its word.
     pub stale_after: Span,
-    /// How long after a start no order leaves, so that all agents have reported once.
+    /// How long after a start no order leaves, so that all agents have reported once; they do every ten seconds.
     pub settle: Span,
     /// How long an order may wait to be pulled and started.
     pub order_ttl: Span,

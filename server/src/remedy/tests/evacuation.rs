@@ -76,3 +76,19 @@ fn a_guest_seen_on_both_ends_is_not_verified() {
     assert_eq!((sim.outcome(), sim.delivered.len()), (Some(Outcome::Stopped), 1));
     assert!(sim.reason().contains("guest b is still seen running on h1"), "{}", sim.reason());
 }
+
+#[test]
+fn a_target_not_heard_of_after_a_restart_is_waited_for() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.fire("h1", true);
+    while sim.delivered.is_empty() {
+        sim.pass(1);
+    }
+    sim.mute.insert("h3".to_owned());
+    sim.restart();
+    sim.pass(60);
+    assert_eq!((sim.outcome(), sim.delivered.len()), (None, 1), "{}", sim.journal);
+    sim.mute.clear();
+    sim.pass(60);
+    assert_eq!((sim.outcome(), sim.guests().as_str()), (Some(Outcome::Done), "h1: h2:b h3:a"), "{}", sim.journal);
+}

@@ -220,7 +220,10 @@ fn an_order_that_was_not_pulled_is_taken_back_by_a_hold_or_a_duty() {
 fn duties_silences_and_cooldowns_stop_new_runs() {
     let mut sim = Sim::new(DRAIN);
     sim.step(Event::Duty { host: "web1".to_owned(), duty: Duty::Maintenance, by: "kim".to_owned() });
-    assert_eq!(tell(&mut sim, "web1"), "refused: host web1 is maintenance (by kim); only operators lift that");
+    assert_eq!(
+        tell(&mut sim, "web1"),
+        "refused: host web1 is maintenance (by kim); only operators lift that: `petrel hosts duty web1 active`"
+    );
 
     let mut sim = Sim::new(DRAIN);
     let silenced = Event::AlertFiring { alert: Box::new(alert("web1", true, sim.now)), silenced: true };
