@@ -158,6 +158,15 @@ impl Fleet {
         self.dir.path().join("disk").display().to_string()
     }
 
+    /// What is left of it, as the server was told last.
+    pub fn disk_bytes_avail(&self, host: &str) -> f64 {
+        let disk = self.disk();
+        let promql = format!("node_filesystem_avail_bytes{{instance={host:?},mountpoint={disk:?}}}");
+        let answer = self.ask(&["query", &promql]).unwrap_or_default();
+        let value = answer["data"]["result"][0]["value"][1].as_str().and_then(|text| text.parse().ok());
+        value.unwrap_or_else(|| panic!("{promql}: {answer:#}"))
+    }
+
     /// The server's config and the files beside it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
