@@ -63,6 +63,12 @@ impl Source {
         code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
     }
 
+    /// How many `super::` lead from the file's module to the root of its package.
+    pub fn depth(&self) -> usize {
+        let below = self.path.iter().skip_while(|part| *part != "src").skip(1).count();
+        if self.path.ends_with("mod.rs") { below - 1 } else { below }
+    }
+
     /// The top-level module of its package that the file belongs to, `lib` for the root.
     pub fn module(&self) -> String {
         let mut parts = self.path.iter().skip_while(|part| *part != "src").skip(1);

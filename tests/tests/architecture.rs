@@ -49,6 +49,10 @@ fn the_check_sees_a_forbidden_edge() {
     assert_eq!(check("query/mod.rs", "use crate::series::Labels;\nuse crate::query::ast;"), 0);
     assert_eq!(check("rules/mod.rs", "use crate::store::control::Control;"), 0);
     assert_eq!(check("rules/mod.rs", "use crate::store::heads::Head;"), 1);
+    assert_eq!(check("query/mod.rs", "use super::store::Store;"), 1, "the way through the root");
+    assert_eq!(check("query/eval/mod.rs", "use super::super::{series::Labels, store::Store};"), 1);
+    assert_eq!(check("query/eval/mod.rs", "use super::store::Store;\nuse super::super::rates;"), 1);
+    assert_eq!(check("query/eval/grid.rs", "use super::super::ast;"), 0);
     assert_eq!(check("app.rs", "use crate::remedy::Remedy;"), 0);
     assert_eq!(check("unlisted.rs", "use crate::remedy::Remedy;"), 1);
     assert_eq!(check("query/mod.rs", "#[cfg(test)]\nmod tests { use crate::store::Store; }"), 0);
@@ -119,8 +123,12 @@ fn forbidden_uses(source: &Source, edges: &Edges) -> Vec<String> {
         Some(Some(allowed)) => allowed.clone(),
         None => BTreeSet::new(),
     };
-    crate_paths(&source.code())
+    let code = source.code();
+    let from_root = crate_paths(&code, "crate::");
+    let from_here = crate_paths(&code, &"super::".repeat(source.depth()));
+    from_root
         .into_iter()
+        .chain(from_here)
         .filter(|path| {
             let first = path.split("::").next().unwrap_or("");
             let permitted = allowed.iter().any(|edge| path == edge || path.starts_with(&format!("{edge}::")));
@@ -130,12 +138,12 @@ fn forbidden_uses(source: &Source, edges: &Edges) -> Vec<String> {
         .collect()
 }
 
-/// All paths that follow `crate::`, groups in braces spread out.
-fn crate_paths(code: &str) -> Vec<String> {
+/// All paths that follow `root` (`crate::`, or as many `super::` as lead there), groups in braces spread out.
+fn crate_paths(code: &str, root: &str) -> Vec<String> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let mut paths = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
+    for (at, _) in code.match_indices(root) {
+        let rest = &code[at + root.len()..];
         if let Some(group) = rest.strip_prefix('{') {
             let inner = &group[..group.find(';').unwrap_or(group.len())];
             let mut depth = 0;
