@@ -31,6 +31,8 @@ pub use lint::lint;
 
 /// Where the server listens unless told otherwise.
 const LISTEN_DEFAULT: &str = "127.0.0.1:9780";
+/// Stands where a file's path does, for values that no file has.
+const COMMAND_LINE: &str = "command line";
 
 /// The config file as written. Unknown keys are refused.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -190,14 +192,14 @@ impl Config {
     /// # Errors
     /// Every mistake that was found, each with its place where it has one.
     pub fn read(path: Option<&Path>, overrides: Overrides) -> Result<Config, Vec<Problem>> {
-        let Some(path) = path else {
-            let problems = Problems { path: Path::new("command line"), places: Places::default(), found: Vec::new() };
-            return Config::check(RawConfig::default(), overrides, problems);
-        };
+        let mut problems = Problems::default();
+        problems.overridden.extend(overrides.listen.is_some().then_some("listen"));
+        problems.overridden.extend(overrides.retention.is_some().then_some("store.retention"));
+        let Some(path) = path else { return Config::check(RawConfig::default(), overrides, problems) };
         let text = std::fs::read_to_string(path)
             .map_err(|error| vec![Problem::new(path, format!("cannot be read: {error}"))])?;
         let raw = yaml::read(path, &text).map_err(|problem| vec![problem])?;
-        Config::check(raw, overrides, Problems { path, places: Places::read(&text), found: Vec::new() })
+        Config::check(raw, overrides, Problems { path, places: Places::read(&text), ..problems })
     }
 
     fn check(raw: RawConfig, overrides: Overrides, mut problems: Problems<'_>) -> Result<Config, Vec<Problem>> {
@@ -291,7 +293,15 @@ fn read_facts(path: Option<&Path>) -> Result<Facts, Problem> {
 struct Problems<'a> {
     path: &'a Path,
     places: Places,
+    /// Keys whose values came from the command line.
+    overridden: Vec<&'static str>,
     found: Vec<Problem>,
+}
+
+impl Default for Problems<'_> {
+    fn default() -> Self {
+        Problems { path: Path::new(COMMAND_LINE), places: Places::default(), overridden: Vec::new(), found: Vec::new() }
+    }
 }
 
 impl Problems<'_> {
@@ -302,8 +312,13 @@ impl Problems<'_> {
     /// What a check says begins with the key, `store.retention: …`; so it tells the place, too.
     fn add(&mut self, message: String) {
         let end = message.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.').unwrap_or(message.len());
-        let at = self.places.nearest(&message[..end]);
-        self.found.push(Problem { path: self.path.to_owned(), at, message });
+        let key = &message[..end];
+        let problem = if self.overridden.contains(&key) {
+            Problem::new(Path::new(COMMAND_LINE), message)
+        } else {
+            Problem { path: self.path.to_owned(), at: self.places.nearest(key), message }
+        };
+        self.found.push(problem);
     }
 }
 

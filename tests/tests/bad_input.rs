@@ -89,6 +89,12 @@ fn listening_off_loopback_needs_tls_and_tokens() {
         refused_start(dir.path(), &["--data", text(&data), "--listen", &format!("0.0.0.0:{}", free_port())]);
     assert_eq!(code, 2, "{output}");
     assert_says(&output, &["can be reached from other machines, so tls and auth must be set", "docs/guide/fleet.md"]);
+    let config = write(dir.path(), "petrel.yaml", "listen: 127.0.0.1:9780\nstore: { retention: 1d }\n");
+    let (_, output) = refused_start(
+        dir.path(),
+        &["--config", text(&config), "--data", text(&data), "--listen", "0.0.0.0:1", "--retention", "5x"],
+    );
+    assert_says(&output, &["command line: listen: 0.0.0.0:1 can be", "command line: store.retention: `5x` is neither"]);
     assert!(!data.exists(), "something was started");
 }
 
