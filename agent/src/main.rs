@@ -1,5 +1,6 @@
 //! The `petrel-agent` program: reads arguments, starts the agent or collects once. Everything else is in the library.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -56,7 +57,11 @@ fn begin() -> anyhow::Result<ExitCode> {
         print!("{}", petrel_agent::collect::once(&arguments.procfs, &arguments.sysfs));
         return Ok(ExitCode::SUCCESS);
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(tracing::Level::INFO)
+        .init();
     let config = match Config::load(&path) {
         Ok(config) => config,
         Err(problem) => {

@@ -34,3 +34,29 @@ fn serve(kind: &'static str, text: &'static str) -> Response {
     ];
     (headers, text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    const PAGE: &str = include_str!("page.html");
+    const SCRIPT: &str = include_str!("script.js");
+
+    #[test]
+    fn nothing_from_outside_can_become_markup_or_code() {
+        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
+            assert!(!SCRIPT.contains(forbidden), "script.js uses {forbidden}; build elements and give them text");
+        }
+        for forbidden in ["style=", "onclick=", "<style", "<script>", "http://", "https://"] {
+            assert!(!PAGE.contains(forbidden), "page.html has {forbidden}, which its content security policy refuses");
+        }
+    }
+
+    #[test]
+    fn every_part_that_the_script_fills_is_on_the_page() {
+        let named = SCRIPT.match_indices("byId('").chain(SCRIPT.match_indices("fill('"));
+        let ids: Vec<&str> = named.filter_map(|(at, call)| SCRIPT[at + call.len()..].split('\'').next()).collect();
+        assert!(ids.len() > 10, "{ids:?}");
+        for id in ids {
+            assert!(PAGE.contains(&format!("id=\"{id}\"")), "page.html has no `{id}`");
+        }
+    }
+}

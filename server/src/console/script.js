@@ -115,7 +115,10 @@ function drawTiles(view) {
     first
       ? tile('outlooks-section', soon ? 'warning' : 'calm', first.seconds_to_limit[1] < 1 ? 'At its limit' : `${span(first.seconds_to_limit[1])} left`,
         `${first.instance} ${first.what}${first.seconds_to_limit[1] < 1 ? '' : ' runs out next'}`)
-      : tile('outlooks-section', 'calm', 'Nothing runs out', 'as far as can be forecast'),
+      // Absence of an outlook means «not said», never «safe».
+      : view.outlooks.some((row) => row.probabilities.length)
+        ? tile('outlooks-section', 'calm', 'Nothing runs out', 'as far as can be forecast')
+        : tile('outlooks-section', 'calm', 'No outlook yet', 'a forecast needs a few minutes of samples'),
     ill.length
       ? tile('hosts-section', ill.some((host) => host.verdict === 'dead') ? 'critical' : 'warning', `${ill.length} of ${plural(view.hosts.length, 'host', 'hosts')} ill`,
         ill.slice(0, 3).map((host) => `${host.name} ${host.verdict}`).join(', ') + (ill.length > 3 ? ', …' : ''))
