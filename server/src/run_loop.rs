@@ -24,7 +24,7 @@ use crate::own_metrics;
 use crate::predict::Ledger;
 use crate::remedy::service::Remedy;
 use crate::series::Timestamp;
-use crate::store::{Batch, Store};
+use crate::store::{AppendError, Batch, Store};
 use crate::telemetry;
 
 /// How often the verdicts are stored as series.
@@ -71,7 +71,13 @@ pub fn keep(store: &Store, batch: Batch, now: Timestamp) {
     }
     if let Err(error) = store.append_blocking(batch, now) {
         telemetry::DERIVED_BATCHES_LOST.inc();
-        tracing::warn!(error = chain(&error), "derived series are not stored");
+        // While the disk takes nothing the store says so when that begins and ends; once a second more would fill the disk's logs.
+        match error {
+            AppendError::DiskFull { .. } | AppendError::DiskReserve { .. } | AppendError::Journal { .. } => {
+                tracing::debug!(error = chain(&error), "derived series are not stored");
+            }
+            _ => tracing::warn!(error = chain(&error), "derived series are not stored"),
+        }
     }
 }
 

@@ -338,6 +338,7 @@ fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
         assert_eq!(server.samples("test_disk[1h]"), kept, "everything acknowledged is there after a restart");
     }
     assert_says(&server.output(), &["samples are refused; senders keep what they have"]);
+    assert!(!server.output().contains("derived series are not stored"), "told once, not at every tick");
 
     disk.free();
     wait_for("samples to be taken again", SOON, || send(&server).0 == 204);
