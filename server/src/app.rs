@@ -99,7 +99,7 @@ pub async fn serve(
     let router = stages.router(&config);
     stages.spawn(|cancel| listen::serve(listener, tls, guarded(router, &policy), cancel));
     stages.listen_for_heartbeats(heartbeats, Arc::clone(&policy));
-    stages.follow_files(reload, hangup);
+    stages.follow_files(reload, config.fingerprint, hangup);
     if with_agent {
         stages.start_agent(&url, listen, &config.data.join("agent"));
         greet(&url, &config.data);

@@ -99,7 +99,10 @@ impl Reload {
     /// # Errors
     /// Every mistake; then what is in force stays.
     pub fn read(&self) -> Result<Config, Vec<Problem>> {
-        Config::read(self.path.as_deref(), self.overrides.clone())
+        // Taken first: what changes while the files are read is seen as a change later.
+        let fingerprint = self.fingerprint();
+        let config = Config::read(self.path.as_deref(), self.overrides.clone())?;
+        Ok(Config { fingerprint, ..config })
     }
 
     /// The folders in which the config and the files that it names lie, as far as it can be read.
@@ -173,6 +176,8 @@ pub struct Config {
     pub remedy: Settings,
     /// What is taken again when its files change.
     pub files: Files,
+    /// [`Reload::fingerprint`] of the files that it was read from.
+    pub fingerprint: u64,
 }
 
 /// What stands in files of its own, taken whole or not at all, at the start and whenever the files change.
@@ -250,6 +255,7 @@ impl Config {
                 notify: notify?,
                 remedy: remedy?,
                 files,
+                fingerprint: 0,
             })
         };
         if found.is_empty() { all().ok_or(found) } else { Err(found) }
@@ -279,11 +285,12 @@ impl Files {
     }
 }
 
-/// The fleet's facts; without a file nothing is known.
+/// The fleet's facts, and on which machine this is; without a file nothing else is known.
 fn read_facts(path: Option<&Path>) -> Result<Facts, Problem> {
-    let Some(path) = path else { return Ok(Facts::default()) };
+    let own_host = petrel_agent::config::host_name();
+    let Some(path) = path else { return Ok(Facts::default().seen_from(&own_host)) };
     let text = std::fs::read_to_string(path).map_err(|error| Problem::new(path, format!("cannot be read: {error}")))?;
-    Facts::parse(path, &text).map_err(|error| match error {
+    Facts::parse(path, &text).map(|facts| facts.seen_from(&own_host)).map_err(|error| match error {
         FactsError::Yaml(problem) => problem,
         FactsError::Twice { .. } => Problem::new(path, error.to_string()),
     })

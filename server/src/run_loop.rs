@@ -195,9 +195,9 @@ fn tell(effect: &VerdictEffect) {
 }
 
 /// Reads rules, runbooks and facts again when their files change or on SIGHUP, until `cancel`. A mistake keeps what is in force,
-/// is logged, counted and shown.
+/// is logged, counted and shown. `in_force` is the fingerprint of what was read at the start.
 pub async fn follow_files(
-    reload: Reload,
+    (reload, mut in_force): (Reload, u64),
     mut hangup: Signal,
     fresh: Arc<Mutex<Option<Files>>>,
     problems: Arc<RwLock<Vec<String>>>,
@@ -205,8 +205,9 @@ pub async fn follow_files(
 ) {
     // One place: what matters is that something changed, not how often.
     let (changed, mut changes) = mpsc::channel::<()>(1);
+    // The first look is for what changed between the start and the watch.
+    let _ = changed.try_send(());
     let _watcher = watch(&reload, changed);
-    let mut in_force = reload.fingerprint();
     loop {
         let asked = tokio::select! {
             () = cancel.cancelled() => return,

@@ -216,9 +216,9 @@ impl Stages {
     }
 
     /// Reads rules, runbooks and facts again when their files change or on SIGHUP. A mistake keeps the old ones in force.
-    pub fn follow_files(&mut self, reload: Reload, hangup: Signal) {
+    pub fn follow_files(&mut self, reload: Reload, in_force: u64, hangup: Signal) {
         let (fresh, problems) = (Arc::clone(&self.fresh), Arc::clone(&self.views.problems));
-        self.spawn(|cancel| run_loop::follow_files(reload, hangup, fresh, problems, cancel));
+        self.spawn(|cancel| run_loop::follow_files((reload, in_force), hangup, fresh, problems, cancel));
     }
 
     /// Starts an agent of this machine in this process.

@@ -44,6 +44,8 @@ pub struct Facts {
     /// Guests that stay.
     pub never_move: Vec<String>,
     priorities: BTreeMap<String, i32>,
+    /// The host or guest that the server itself runs in.
+    server_host: String,
 }
 
 /// Why the facts were refused.
@@ -78,7 +80,16 @@ impl Facts {
             domains: by_host("domain", &raw.domains)?,
             never_move: raw.never_move,
             priorities: raw.priorities,
+            server_host: String::new(),
         })
+    }
+
+    /// The same facts, told which machine the server itself runs in: that one is never touched, neither as a host nor as a guest,
+    /// whatever the agents say.
+    pub fn seen_from(mut self, server_host: &str) -> Facts {
+        server_host.clone_into(&mut self.server_host);
+        self.never_move.push(server_host.to_owned());
+        self
     }
 
     /// The host's cluster; empty for the hosts in none.
@@ -202,9 +213,10 @@ impl Fleet {
         (silent, self.inventories.len())
     }
 
-    /// Whether a host carries Petrel, by any agent's word.
+    /// Whether a host carries Petrel: the server runs there, or an agent says so.
     pub fn carries_petrel(&self, host: &str) -> bool {
-        self.hypervisors().any(|(_, hypervisor)| hypervisor.host == host && hypervisor.carries_petrel)
+        host == self.facts.server_host
+            || self.hypervisors().any(|(_, hypervisor)| hypervisor.host == host && hypervisor.carries_petrel)
     }
 
     /// The agent that speaks for a host.
@@ -319,6 +331,14 @@ fn guest(guest: &petrel_agent::stream::protocol::Guest) -> placement::Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_own_host_and_guest_are_never_touched() {
+        let facts = Facts::default().seen_from("mon1");
+        assert_eq!(facts.never_move, ["mon1"]);
+        let fleet = Fleet { facts, inventories: BTreeMap::new(), duties: BTreeMap::new() };
+        assert!(fleet.carries_petrel("mon1") && !fleet.carries_petrel("h1"));
+    }
 
     #[test]
     fn facts_are_read_whole_or_refused() {
