@@ -223,7 +223,7 @@ fn the_ledger_is_bounded_and_old_entries_leave_their_calibration() {
 fn wrong_settings_are_named_and_horizons_read_as_in_rules() {
     let span = |s| petrel_agent::units::Span(std::time::Duration::from_secs(s));
     let wrong = RawPredictConfig { horizons: vec![span(3600), span(600)], ..RawPredictConfig::default() };
-    assert!(wrong.check().unwrap_err().to_string().starts_with("horizons: "));
+    assert!(wrong.check().unwrap_err().to_string().starts_with("predict.horizons: "));
     let labels: Vec<String> =
         RawPredictConfig::default().check().unwrap().horizons.iter().map(|h| emit::horizon_label(*h)).collect();
     assert_eq!(labels, ["1h", "6h", "24h", "7d"]);

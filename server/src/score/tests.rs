@@ -141,5 +141,5 @@ fn wrong_settings_are_named() {
         fresh: petrel_agent::units::Span(std::time::Duration::from_secs(1)),
         ..RawScoreConfig::default()
     };
-    assert!(wrong.check().unwrap_err().to_string().starts_with("fresh: "));
+    assert!(wrong.check().unwrap_err().to_string().starts_with("score.fresh: "));
 }
