@@ -117,15 +117,7 @@ pub async fn serve(
 
 /// The schema of everything kept in `control.db`, in the order of its making.
 fn migrations() -> Vec<Migration> {
-    [
-        decide::keep::MIGRATIONS,
-        decide::duty::MIGRATIONS,
-        score::MIGRATIONS,
-        predict::MIGRATIONS,
-        notify::MIGRATIONS,
-        remedy::MIGRATIONS,
-    ]
-    .concat()
+    [decide::keep::MIGRATIONS, score::MIGRATIONS, predict::MIGRATIONS, notify::MIGRATIONS, remedy::MIGRATIONS].concat()
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, ServeError> {

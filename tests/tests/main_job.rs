@@ -2,14 +2,14 @@
 //! tells by mail and webhook, drains web1 in HAProxy, verifies it in HAProxy's own statistics, and undoes it when space is
 //! free again. The server is killed twice on the way. Nothing acknowledged is lost and nothing is done twice.
 
-use std::fs::{File, read_link};
-use std::io::Write;
+use std::fs::read_link;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use petrel_tests::filler::Filler;
 use petrel_tests::haproxy::Haproxy;
 use petrel_tests::left_out;
 use petrel_tests::petrel::{Server, http_client, start_agent_host};
@@ -21,8 +21,7 @@ use petrel_tests::webhook::Webhook;
 /// Size of web1's small filesystem.
 const DISK_MIB: u64 = 64;
 /// How much the filler writes in one go, and how often: 64 MiB are full after about a minute and a half.
-const FILL_STEP_KIB: usize = 512;
-const FILL_PERIOD: Duration = Duration::from_millis(700);
+const FILL: (usize, Duration) = (512 << 10, Duration::from_millis(700));
 
 #[test]
 fn a_full_disk_is_seen_coming_and_work_moves_out_of_its_way() {
@@ -52,7 +51,7 @@ fn a_full_disk_is_seen_coming_and_work_moves_out_of_its_way() {
     );
     server.wait_for_query("up{instance=\"lb1\"} == 1", Duration::from_secs(30));
 
-    let filler = Filler::start(inside(&web1, mount));
+    let filler = Filler::start(&inside(&web1, mount), 0, FILL);
     wait_for("some samples to be stored", Duration::from_secs(20), || sender.acknowledged() > 20);
     server.kill_and_restart();
 
@@ -82,7 +81,7 @@ fn a_full_disk_is_seen_coming_and_work_moves_out_of_its_way() {
     wait_for("the threshold rule to fire after the prediction", Duration::from_secs(120), || {
         !threshold_fired().is_empty()
     });
-    filler.stop();
+    drop(filler);
     empty(&inside(&web1, mount));
     wait_for("HAProxy to say that web1 is back", Duration::from_secs(120), || {
         haproxy.status("web1").as_deref() == Some("UP")
@@ -209,32 +208,6 @@ fn inside(host: &Process, path: &str) -> PathBuf {
 fn empty(folder: &Path) {
     for entry in std::fs::read_dir(folder).expect("the mount is there").flatten() {
         std::fs::remove_file(entry.path()).expect("the filler's files can be removed");
-    }
-}
-
-/// Fills a folder steadily until stopped or full.
-struct Filler {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Filler {
-    fn start(folder: PathBuf) -> Filler {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut file = File::create(folder.join("growing")).expect("the mount is writable");
-            let block = vec![7; FILL_STEP_KIB << 10];
-            while !stopped.load(Ordering::Relaxed) && file.write_all(&block).is_ok() {
-                std::thread::sleep(FILL_PERIOD);
-            }
-        });
-        Filler { stop, thread }
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the filler ends by itself");
     }
 }
 

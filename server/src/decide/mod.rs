@@ -2,7 +2,6 @@
 
 pub mod alert;
 pub mod book;
-pub mod duty;
 pub mod engine;
 pub mod keep;
 pub mod level;
