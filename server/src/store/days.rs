@@ -113,6 +113,23 @@ impl DayFile {
         connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);").map_err(|source| self.failed(source))
     }
 
+    /// Whether all tables are there. They come before the first chunk, so a file without them, as `kill -9` or a full disk in its
+    /// first moment leaves it, holds nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_born(&self) -> Result<bool, DayError> {
+        // Opened for writing: a crash can leave a log that SQLite first has to recover.
+        let connection = Connection::open(&self.path).map_err(|source| self.failed(source))?;
+        connection
+            .query_row(
+                "SELECT count(*) = 4 FROM sqlite_schema WHERE name IN ('series', 'chunk', 'sealed', 'compacted')",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(|source| self.failed(source))
+    }
+
     /// Puts an error of SQLite into ours.
     pub fn failed(&self, source: rusqlite::Error) -> DayError {
         DayError::Sqlite { path: self.path.clone(), source }

@@ -112,6 +112,11 @@ impl Store {
         let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
         let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
         let days = Days::open(dir).map_err(unusable)?;
+        for file in days.all() {
+            if !file.is_born()? {
+                days.unlink(file.day).map_err(unusable)?;
+            }
+        }
         let shared = Shared::new(dir.to_owned(), options, control, days);
         load_days(&shared)?;
         let journals = journal::list(dir).map_err(unusable)?;

@@ -289,6 +289,25 @@ fn the_tap_passes_on_what_was_accepted() {
 }
 
 #[test]
+fn a_samples_file_cut_off_at_its_birth_does_not_stop_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append_blocking(batch(&[(1, &[(1_000, 1.0)])]), NOW).unwrap();
+    store.close();
+    // What `kill -9` or a full disk leaves between the file's creation and its tables.
+    std::fs::write(dir.path().join("samples-1970-01-01.db"), b"").unwrap();
+    let half = rusqlite::Connection::open(dir.path().join("samples-1970-01-02.db")).unwrap();
+    half.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE series (block INTEGER PRIMARY KEY, body BLOB)")
+        .unwrap();
+    drop(half);
+    let store = open(dir.path());
+    assert_eq!(contents(&store, ALL).len(), 1);
+    assert!(store.flush().is_empty());
+    store.close();
+    assert_eq!(contents(&open(dir.path()), ALL).len(), 1);
+}
+
+#[test]
 fn log_lines_are_kept_once_and_within_limits() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), StoreOptions { log_lines_max: 1_500, ..options() }, &[], NOW).unwrap();
