@@ -60,14 +60,20 @@ pub enum LabelError {
     },
 }
 
+/// Checks the number alone, for callers whose way to the labels costs more than O(n).
+///
+/// # Errors
+/// There are too many.
+pub fn check_count(found: usize) -> Result<(), LabelError> {
+    if found > LABELS_MAX { Err(LabelError::TooMany { found }) } else { Ok(()) }
+}
+
 /// Checks number and lengths.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Result<(), LabelError> {
-    if pairs.len() > LABELS_MAX {
-        return Err(LabelError::TooMany { found: pairs.len() });
-    }
+    check_count(pairs.len())?;
     for (name, value) in pairs {
         if name.is_empty() {
             return Err(LabelError::EmptyName { value: value.to_owned() });

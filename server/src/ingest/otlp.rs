@@ -34,6 +34,10 @@ pub struct DecodeError {
     pub source: prost::DecodeError,
 }
 
+/// Most buckets of a histogram and quantiles of a summary: each becomes a series with all labels of its point, so a request
+/// of a few megabytes could fill the memory.
+const PARTS_MAX: usize = 1_000;
+
 type Pair = (Arc<str>, Arc<str>);
 
 /// Reads a decompressed body: what can be stored, and what cannot.
@@ -68,6 +72,12 @@ impl Translation {
     fn resource(&mut self, resource: ResourceMetrics) {
         let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
         let (identity, others) = identity(&attributes);
+        if let Err(error) = labels::check(identity.iter().map(|(name, value)| (&**name, &**value))) {
+            let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+            let points: u64 = metrics.filter_map(|metric| metric.data.as_ref()).map(points_of).sum();
+            self.problems.add(points, format_args!("resource: {error}"));
+            return;
+        }
         let before = self.batch.series.len();
         for scope in resource.scope_metrics {
             let is_agent = scope.scope.is_some_and(|scope| scope.name == AGENT_SCOPE);
@@ -102,6 +112,11 @@ impl Translation {
         let name = if is_agent { metric.name.clone() } else { metric_name(&metric.name, &metric.unit, shape) };
         if name.is_empty() {
             self.problems.add(1, format_args!("metric name `{}` has no letter or digit", metric.name));
+            return;
+        }
+        // Every series of the metric carries its name: one that is too long is refused before it is copied for each.
+        if let Err(error) = labels::check([(NAME, name.as_str())].into_iter()) {
+            self.problems.add(points_of(&data), error);
             return;
         }
         let family = Family { name, resource: identity, name_label: Arc::from(NAME) };
@@ -183,6 +198,9 @@ impl Translation {
             self.problems.add(1, reason);
             return;
         }
+        if self.has_too_many(family, bounds.len()) {
+            return;
+        }
         self.point(family, &point.attributes, point.time_unix_nano, &mut |add| {
             let value = |value: f64| (!absent).then_some(value);
             let mut below = 0u64;
@@ -202,6 +220,9 @@ impl Translation {
 
     fn summary(&mut self, family: &Family<'_>, point: &SummaryDataPoint) {
         let absent = is_absent(point.flags);
+        if self.has_too_many(family, point.quantile_values.len()) {
+            return;
+        }
         self.point(family, &point.attributes, point.time_unix_nano, &mut |add| {
             let value = |value: f64| (!absent).then_some(value);
             for quantile in &point.quantile_values {
@@ -210,6 +231,15 @@ impl Translation {
             add("_sum", None, value(point.sum))?;
             add("_count", None, value(point.count as f64))
         });
+    }
+
+    fn has_too_many(&mut self, family: &Family<'_>, parts: usize) -> bool {
+        let too_many = parts > PARTS_MAX;
+        if too_many {
+            let reason = format_args!("point of `{}` has {parts} buckets, more than {PARTS_MAX}", family.name);
+            self.problems.add(1, reason);
+        }
+        too_many
     }
 
     /// Takes one point. `parts` names the series that it consists of: suffix, extra label, value (`None`: the series ended).
@@ -256,6 +286,8 @@ impl Family<'_> {
         attributes: &[KeyValue],
         extra: Option<(&str, String)>,
     ) -> Result<Labels, labels::LabelError> {
+        // Equal names are looked for in all before, so the number is checked first.
+        labels::check_count(attributes.len())?;
         let mut pairs: Vec<Pair> = Vec::with_capacity(attributes.len() + self.resource.len() + 2);
         for attribute in attributes {
             let Some(value) = text_of(attribute) else { continue };
@@ -272,6 +304,17 @@ impl Family<'_> {
         pairs.push((Arc::clone(&self.name_label), name.into()));
         Ok(Labels::new(pairs))
     }
+}
+
+fn points_of(data: &metric::Data) -> u64 {
+    let points = match data {
+        metric::Data::Gauge(gauge) => gauge.data_points.len(),
+        metric::Data::Sum(sum) => sum.data_points.len(),
+        metric::Data::Histogram(histogram) => histogram.data_points.len(),
+        metric::Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
+        metric::Data::Summary(summary) => summary.data_points.len(),
+    };
+    points as u64
 }
 
 fn is_absent(flags: u32) -> bool {

@@ -220,3 +220,30 @@ proptest! {
         let _ = decode(&bytes);
     }
 }
+
+#[test]
+fn what_would_blow_up_is_refused_before_it_does() {
+    let long = "x".repeat(100_000);
+    let many: Vec<KeyValue> = (0..200_000).map(|n| attribute(&format!("a{n}"), "v")).collect();
+    let same: Vec<KeyValue> = (0..200_000).map(|_| attribute("a", "value")).collect();
+    let point = |attributes| NumberDataPoint { attributes, ..number(&[], 1.0) };
+    let points = gauge(vec![point(many), point(same), number(&[], 1.0)]);
+    let wide = HistogramDataPoint {
+        time_unix_nano: T,
+        explicit_bounds: (0..100_000).map(f64::from).collect(),
+        bucket_counts: vec![1; 100_001],
+        ..HistogramDataPoint::default()
+    };
+    let cumulative = AggregationTemporality::Cumulative as i32;
+    let wide = metric::Data::Histogram(Histogram { data_points: vec![wide], aggregation_temporality: cumulative });
+    let named = metric(&long, "", gauge(vec![number(&[], 1.0), number(&[], 2.0)]));
+    let begun = std::time::Instant::now();
+    let (batch, problems) =
+        decode(&request(&[("service.name", "s")], "", vec![metric("m", "", points), metric("h", "", wide), named]))
+            .unwrap();
+    assert_eq!((batch.series.len(), problems.count()), (1, 5), "{problems}");
+    let (batch, problems) =
+        decode(&request(&[("service.name", &long)], "", vec![metric("m", "", gauge(vec![number(&[], 1.0)]))])).unwrap();
+    assert_eq!((batch.series.len(), problems.count()), (0, 1), "{problems}");
+    assert!(begun.elapsed().as_secs() < 20, "time grows with the square of a point's attributes");
+}
