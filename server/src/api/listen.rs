@@ -23,7 +23,7 @@ use crate::telemetry;
 /// Connections served at once; a fleet of 10,000 agents keeps at most two each, over several servers. Beyond it, callers wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
 /// A caller that does not finish its TLS handshake or its request head in this time is dropped.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 10_000 });
 /// How long open requests may go on after the stop; long polls are simply cut.
 const STOP_GRACE: Duration = Duration::from_millis(700);
 /// How long to wait after the kernel refused a new connection (out of file descriptors).
@@ -123,21 +123,25 @@ async fn serve_connection(
     cancel: CancellationToken,
 ) -> Served {
     match tls {
-        None => serve_http(stream, router, cancel).await,
+        None => serve_http(stream, false, router, cancel).await,
         Some(tls) => {
             let stream = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await??;
-            serve_http(stream, router, cancel).await
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            serve_http(stream, is_http2, router, cancel).await
         }
     }
 }
 
-async fn serve_http<S>(stream: S, router: Router, cancel: CancellationToken) -> Served
+async fn serve_http<S>(stream: S, is_http2: bool, router: Router, cancel: CancellationToken) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
+    // The version is known from the handshake. Guessing it from the first bytes would wait for them without an end, and callers
+    // that say nothing would take all the places.
+    let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -145,4 +149,32 @@ where
         () = cancel.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Connects, says so much, and waits for the server to hang up.
+    async fn is_dropped_after(said: &[u8]) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, None, Router::new(), cancel.clone()));
+        let mut caller = TcpStream::connect(to).await.unwrap();
+        caller.write_all(said).await.unwrap();
+        let ended = tokio::time::timeout(10 * HEAD_TIMEOUT, caller.read_to_end(&mut Vec::new())).await;
+        cancel.cancel();
+        server.await.unwrap();
+        ended.is_ok()
+    }
+
+    #[tokio::test]
+    async fn who_does_not_finish_a_request_head_is_dropped() {
+        for said in [&b""[..], b"P", b"GET / HT"] {
+            assert!(is_dropped_after(said).await, "{}", String::from_utf8_lossy(said));
+        }
+    }
 }
