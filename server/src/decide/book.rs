@@ -223,7 +223,9 @@ impl AlertBook {
                     return false;
                 }
                 (AlertState::Firing, false) => {
-                    let since = *kept.keep_firing_since.get_or_insert(now);
+                    // Not after `now`, as below: the clock may have been set back.
+                    let since = kept.keep_firing_since.map_or(now, |since| since.min(now));
+                    kept.keep_firing_since = Some(since);
                     if now - since >= terms.keep_firing_ms {
                         kept.alert.state = AlertState::Resolved;
                         kept.alert.resolved_at = Some(now);
@@ -232,6 +234,7 @@ impl AlertBook {
                 }
                 (AlertState::Firing, true) => kept.keep_firing_since = None,
                 (AlertState::Pending, true) => {
+                    kept.alert.active_at = kept.alert.active_at.min(now);
                     if now - kept.alert.active_at >= terms.hold_ms {
                         kept.alert.state = AlertState::Firing;
                         kept.alert.fired_at = Some(now);

@@ -250,7 +250,7 @@ impl AlertEngine {
 
     /// The groups to evaluate at `now`.
     pub fn due(&self, now: Timestamp) -> Vec<&Group> {
-        let due = |group: &&Group| self.evaluated.get(&key(group)).is_none_or(|last| self.slot(group, now) > *last);
+        let due = |group: &&Group| self.evaluated.get(&key(group)).is_none_or(|last| self.slot(group, now) != *last);
         self.rules.groups.iter().filter(due).collect()
     }
 
@@ -261,9 +261,10 @@ impl AlertEngine {
 
     fn tick_asking(&mut self, source: &dyn Source, now: Timestamp, ask: &Ask) -> Tick {
         let rules = Arc::clone(&self.rules);
+        // Another point of time, not only a later one: after the clock was set back the rules must go on.
         let due: Vec<(usize, Timestamp)> = (0..rules.groups.len())
             .map(|i| (i, self.slot(&rules.groups[i], now)))
-            .filter(|(i, slot)| self.evaluated.get(&key(&rules.groups[*i])).is_none_or(|last| slot > last))
+            .filter(|(i, slot)| self.evaluated.get(&key(&rules.groups[*i])).is_none_or(|last| slot != last))
             .collect();
         // The loop asks every second; without anything to do there is nothing to keep either.
         if due.is_empty() && !self.unkept && !self.reloaded {

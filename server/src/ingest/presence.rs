@@ -169,6 +169,11 @@ impl Presence {
     pub fn tick(&mut self, now: Timestamp, mut series_of: impl FnMut(&Source, Timestamp) -> Vec<Labels>) -> Batch {
         let mut batch = Batch::default();
         for (source, agent) in &mut self.agents {
+            // The clock may have been set back; what lies ahead of it would hide a silence.
+            agent.seen_at = agent.seen_at.min(now);
+            if let State::Silent { told_at } = &mut agent.state {
+                *told_at = (*told_at).min(now);
+            }
             let due = match agent.state {
                 State::Sending => now - agent.seen_at > agent.silent_after(),
                 State::Silent { told_at } => now - told_at >= agent.interval(),

@@ -116,6 +116,13 @@ impl Grouping {
             }
         }
         self.end_what_is_gone(&firing, now, &mut touched);
+        // No group waits longer than its route says, also where the clock was ahead when it was last told.
+        for (key, timing) in &timings {
+            if let Some(group) = self.groups.get_mut(key) {
+                group.flush_at = group.flush_at.min(now + timing.wait.max(timing.interval));
+                group.told_at = group.told_at.map(|at| at.min(now));
+            }
+        }
         let mut effects = Vec::new();
         let due: Vec<GroupKey> =
             self.groups.iter().filter(|(_, group)| group.flush_at <= now).map(|(key, _)| key.clone()).collect();

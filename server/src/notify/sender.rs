@@ -98,7 +98,8 @@ impl Notifier {
             return Ok(LOOK_AGAIN);
         };
         let ahead_ms = waiting.next_at - clock();
-        if ahead_ms > 0 {
+        // Further ahead than any pause: the clock was set back, and the notice has waited long enough.
+        if ahead_ms > 0 && ahead_ms <= PAUSE_MAX_MS {
             return Ok(Duration::from_millis(ahead_ms as u64).min(LOOK_AGAIN));
         }
         let sent = match tokio::time::timeout(ATTEMPT_MAX, self.send(receiver, &waiting.notice)).await {

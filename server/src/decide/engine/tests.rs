@@ -170,3 +170,14 @@ fn a_reload_keeps_alerts_and_ends_those_of_rules_that_are_gone() {
     assert_eq!(gone.changes[0].change, Change::Resolved);
     assert_eq!(series(&gone).len(), 2, "{:?}", series(&gone));
 }
+
+#[test]
+fn a_clock_that_was_ahead_does_not_stop_the_rules() {
+    let world = World::new();
+    let day = 86_400_000;
+    let mut engine = world.engine(RULES, 1_000_000 + day);
+    world.answer("up == 0", Some(&[("a", 0.0)]));
+    world.tick(&mut engine, 1_010_000 + day);
+    let fired = (1..=6).any(|n| !world.tick(&mut engine, 1_010_000 + n * 10_000).changes.is_empty());
+    assert!(fired, "the condition held for a minute after the clock was set right");
+}

@@ -276,3 +276,15 @@ fn the_example_of_the_guide_is_sound() {
     let config = file.notify.check("https://petrel.example").unwrap();
     assert_eq!((config.receivers.len(), config.routes.len()), (2, 3));
 }
+
+#[test]
+fn a_clock_that_was_ahead_holds_no_notice_back() {
+    let config = config(CONFIG);
+    let mut grouping = Grouping::default();
+    let year = 365 * 86_400_000;
+    let _ = grouping.observe(&config, &[alert("Down", year)], year);
+    let enqueued = |effects: Vec<Effect>| effects.iter().any(|effect| matches!(effect, Effect::Enqueue(_)));
+    let minutes: Vec<bool> =
+        (0..10).map(|n| enqueued(grouping.observe(&config, &[alert("Down", 0)], n * 60_000))).collect();
+    assert_eq!(minutes.iter().filter(|told| **told).count(), 1, "{minutes:?}");
+}
