@@ -76,6 +76,8 @@ impl Drop for Unset {
 impl InventoryHandle {
     /// Reads all drivers at once. Ends within about 20 s, whatever hangs.
     pub async fn read(&self) -> Inventory {
+        // Before the reads: what an order ends while they go on may be missing from them, and must not seem to be seen.
+        let seen_at = (self.clock)();
         let mut reads = tokio::task::JoinSet::new();
         for reader in self.readers.clone() {
             reads.spawn(async move { (reader.read.name(), reader.read().await) });
@@ -88,7 +90,7 @@ impl InventoryHandle {
         }
         let mut inventory = Inventory {
             agent: self.agent.to_string(),
-            seen_at: (self.clock)(),
+            seen_at,
             hold: hold(&self.hold_file).is_some(),
             allowed: self.allowed.clone(),
             ..Inventory::default()

@@ -209,11 +209,20 @@ impl Read for Libvirt {
     }
 }
 
-/// Whether other hosts can use this URI to reach a libvirt.
+/// Ways to another host's libvirt. `ext` is none of them: it runs a program that the URI names.
+const TRANSPORTS: [&str; 5] = ["tcp", "tls", "ssh", "libssh", "libssh2"];
+
+/// Whether other hosts can use this URI to reach a libvirt. It comes from another host by way of the server and is opened with this
+/// host's rights, so it may name a machine and nothing else: parameters (`?command=…`) and names that ssh reads as options
+/// (`-oProxyCommand=…`) would run programs here.
 pub fn is_remote_uri(uri: &str) -> bool {
     let rest = uri.strip_prefix("qemu+").and_then(|rest| rest.split_once("://"));
-    let plain = uri.bytes().all(|byte| byte.is_ascii_graphic());
-    plain && rest.is_some_and(|(transport, place)| transport != "unix" && !place.is_empty() && !place.starts_with('/'))
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]@/".contains(&byte);
+    rest.is_some_and(|(transport, place)| {
+        let authority = place.split('/').next().unwrap_or_default();
+        let is_word = |word: &str| !word.is_empty() && !word.starts_with('-');
+        TRANSPORTS.contains(&transport) && place.bytes().all(plain) && authority.split('@').all(is_word)
+    })
 }
 
 /// Several commands for one virsh, each preceded by a line with its key.
@@ -263,5 +272,16 @@ mod tests {
         ] {
             assert_eq!(is_remote_uri(uri), remote, "{uri}");
         }
+        // Each of these would run a program on the host that opens it.
+        for uri in [
+            "qemu+ext://h2/system?command=/tmp/x",
+            "qemu+ssh://h2/system?command=/tmp/x",
+            "qemu+ssh://-oProxyCommand=x/system",
+            "qemu+ssh://-oX@h2/system",
+            "qemu+ssh://root@-h2/system",
+        ] {
+            assert!(!is_remote_uri(uri), "{uri}");
+        }
+        assert!(is_remote_uri("qemu+ssh://root@h2.example:22/system") && is_remote_uri("qemu+tls://[fd00::2]/system"));
     }
 }
