@@ -193,7 +193,12 @@ impl Said {
         if let Some(Extension(Identity::User(user))) = identity {
             said.by = user;
         }
-        if said.by.is_empty() || said.by.len() + said.reason.len() > SAID_BYTES_MAX {
+        // The name goes into the journal, where nobody may seem to be nobody, or a line of its own.
+        said.by = said.by.trim().to_owned();
+        if said.by.is_empty()
+            || said.by.chars().any(char::is_control)
+            || said.by.len() + said.reason.len() > SAID_BYTES_MAX
+        {
             return Err(bad(format!("say who you are in `by`; with `reason` at most {SAID_BYTES_MAX} bytes")));
         }
         Ok(said)
@@ -323,6 +328,9 @@ mod tests {
         assert!(remedy.snapshot(0).held);
         assert_eq!(ask(&router, "GET", hold, &[], "").await, r#"200 {"on":true}"#);
         assert!(ask(&router, "POST", hold, &[], r#"{"on": true}"#).await.contains("say who you are"));
+        for nobody in [r#"{"on": true, "by": " "}"#, r#"{"on": true, "by": "kim\nreleased by lee"}"#] {
+            assert!(ask(&router, "POST", hold, &[], nobody).await.contains("say who you are"));
+        }
         let abort = ask(&router, "POST", "/petrel/v1/runs/7/abort", &[], r#"{"by": "kim"}"#).await;
         assert_eq!(abort, r#"409 {"error":"there is no run 7, or it ended long ago"}"#);
         let unknown = ask(&router, "POST", "/petrel/v1/runs/7/bless", &[], r#"{"by": "kim"}"#).await;

@@ -13,6 +13,7 @@ use super::progress::Mover;
 use super::run::{Outcome, Run, RunId, State};
 use super::runbook::{Mode, Runbook};
 use super::settings::Settings;
+use super::undo;
 use crate::decide::alert::Alert;
 use crate::series::Timestamp;
 
@@ -38,6 +39,8 @@ pub struct Memory {
     pub duties: BTreeMap<String, DutyNote>,
     /// The next run's number.
     pub run_next: RunId,
+    /// When agents were heard.
+    pub heard: BTreeMap<String, Timestamp>,
 }
 
 /// An alert that fires.
@@ -70,7 +73,7 @@ impl Engine {
         Engine {
             settings,
             runbooks: Vec::new(),
-            fleet: Fleet { facts, inventories: BTreeMap::new(), duties: memory.duties },
+            fleet: Fleet { facts, inventories: BTreeMap::new(), duties: memory.duties, heard: memory.heard },
             runs: memory.runs.into_iter().map(|run| (run.id, run)).collect(),
             firing: BTreeMap::new(),
             held: memory.held,
@@ -97,6 +100,7 @@ impl Engine {
         self.runs = memory.runs.into_iter().map(|run| (run.id, run)).collect();
         self.held = memory.held;
         self.fleet.duties = memory.duties;
+        self.fleet.heard = memory.heard;
         self.run_next = memory.run_next.max(self.run_next);
         self.asked.clear();
     }
@@ -154,7 +158,11 @@ impl Engine {
             Event::Inventory(inventory) => {
                 let agent = inventory.agent.clone();
                 if self.fleet.see(*inventory, now) {
-                    self.advance_all(now)
+                    let mut effects = self.advance_all(now);
+                    if self.fleet.is_news(&agent, now) {
+                        effects.push(Effect::AgentHeard { agent, at: now });
+                    }
+                    effects
                 } else {
                     vec![rejected(format!("no room for agent {agent}"))]
                 }
@@ -387,18 +395,26 @@ impl Engine {
     /// What the effects change in what the engine itself knows.
     fn apply(&mut self, effects: &[Effect]) {
         for effect in effects {
-            if let Effect::DutyChanged { host, note } = effect {
-                match note {
-                    Some(note) => self.fleet.duties.insert(host.clone(), note.clone()),
-                    None => self.fleet.duties.remove(host),
-                };
+            match effect {
+                Effect::DutyChanged { host, note: Some(note) } => {
+                    self.fleet.duties.insert(host.clone(), note.clone());
+                }
+                Effect::DutyChanged { host, note: None } => {
+                    self.fleet.duties.remove(host);
+                }
+                Effect::AgentHeard { agent, at } => {
+                    self.fleet.heard.insert(agent.clone(), *at);
+                }
+                _ => {}
             }
         }
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self.runs.values().find(|run| run.has_ended() && !may_be_undone(run)).map(|run| run.id);
-        if let Some(id) = oldest {
+        // Those that did nothing go first: the others count for cooldowns and for the budget of a day.
+        let over = || self.runs.values().filter(|run| run.has_ended() && !may_be_undone(run));
+        let oldest = over().find(|run| !run.has_acted()).or_else(|| over().next());
+        if let Some(id) = oldest.map(|run| run.id) {
             self.runs.remove(&id);
         }
     }
@@ -406,7 +422,9 @@ impl Engine {
 
 /// Whether a run is done but waits for its alert to be resolved, to be undone then.
 fn may_be_undone(run: &Run) -> bool {
-    matches!(run.state, State::Ended { outcome: Outcome::Done, .. }) && run.policy.undo_when_resolved
+    matches!(run.state, State::Ended { outcome: Outcome::Done, .. })
+        && run.policy.undo_when_resolved
+        && run.legs.iter().any(undo::can_be_taken_back)
 }
 
 fn rejected(reason: String) -> Effect {

@@ -108,8 +108,8 @@ pub struct Objection {
     pub reason: String,
 }
 
-/// What the engine wants. The rim persists `Journal`, `RunChanged`, `HoldChanged` and `DutyChanged` of one step in one transaction
-/// before it does any of the others.
+/// What the engine wants. The rim persists `Journal`, `RunChanged`, `HoldChanged`, `DutyChanged` and `AgentHeard` of one step in one
+/// transaction before it does any of the others.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// A line for the journal.
@@ -124,6 +124,13 @@ pub enum Effect {
         host: String,
         /// Its duty.
         note: Option<DutyNote>,
+    },
+    /// Keep that an agent was heard, so that a restarted server knows whom it misses.
+    AgentHeard {
+        /// The agent.
+        agent: String,
+        /// When.
+        at: Timestamp,
     },
     /// Wake the agent's long-lived request: there is an order for it.
     SendOrder {

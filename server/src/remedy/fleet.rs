@@ -178,12 +178,16 @@ pub struct Fleet {
     pub inventories: BTreeMap<String, Seen>,
     /// Duties other than active, by host.
     pub duties: BTreeMap<String, DutyNote>,
+    /// When agents were heard, as kept on disk: after a restart, whom to miss.
+    pub heard: BTreeMap<String, Timestamp>,
 }
 
 /// Agents whose inventories are kept. Beyond DESIGN's 10,000 hosts something is wrong; then new agents are refused.
 const AGENTS_MAX: usize = 20_000;
 /// After this long an agent that fell silent is taken for retired and no longer counts as silent.
 const FORGOTTEN_AFTER_MS: i64 = 24 * 3600 * 1000;
+/// How often it is kept that an agent was heard: little against the day after which it is forgotten.
+const HEARD_EVERY_MS: i64 = 3600 * 1000;
 
 impl Fleet {
     /// Takes an inventory in. False where there is no room for another agent.
@@ -200,6 +204,13 @@ impl Fleet {
     /// Drops agents that have been silent for a day.
     pub fn forget(&mut self, now: Timestamp) {
         self.inventories.retain(|_, seen| now - seen.received_at < FORGOTTEN_AFTER_MS);
+        let inventories = &self.inventories;
+        self.heard.retain(|agent, at| inventories.contains_key(agent) || now - *at < FORGOTTEN_AFTER_MS);
+    }
+
+    /// Whether it is to be kept on disk that the agent was heard now.
+    pub fn is_news(&self, agent: &str, now: Timestamp) -> bool {
+        self.heard.get(agent).is_none_or(|at| now - at >= HEARD_EVERY_MS)
     }
 
     /// Milliseconds since the agent's inventory came, `None` where there is none.
@@ -210,7 +221,9 @@ impl Fleet {
     /// Agents that were heard of and are silent now, and how many are known.
     pub fn silent(&self, settings: &Settings, now: Timestamp) -> (usize, usize) {
         let silent = self.inventories.values().filter(|seen| now - seen.received_at > settings.stale_after_ms).count();
-        (silent, self.inventories.len())
+        // Heard by an earlier process and not by this one: a server that starts with half its sight gone must know.
+        let missed = self.heard.keys().filter(|agent| !self.inventories.contains_key(*agent)).count();
+        (silent + missed, self.inventories.len() + missed)
     }
 
     /// Whether a host carries Petrel: the server runs there, or an agent says so.
@@ -336,7 +349,7 @@ mod tests {
     fn the_servers_own_host_and_guest_are_never_touched() {
         let facts = Facts::default().seen_from("mon1");
         assert_eq!(facts.never_move, ["mon1"]);
-        let fleet = Fleet { facts, inventories: BTreeMap::new(), duties: BTreeMap::new() };
+        let fleet = Fleet { facts, ..Fleet::default() };
         assert!(fleet.carries_petrel("mon1") && !fleet.carries_petrel("h1"));
     }
 

@@ -161,11 +161,27 @@ pub fn before_leg(world: World<'_>, run: &Run, number: usize) -> Result<(), Refu
 ///
 /// # Errors
 /// The word that forbids it.
-pub fn operators_word(world: World<'_>, run: &Run) -> Result<(), Refusal> {
+pub fn operators_word(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> {
     if world.held {
         return Err(Refusal::Held);
     }
-    duties_allow(world, run)
+    duties_allow(world, run)?;
+    let Some(migration) = run.legs.get(number).and_then(|leg| leg.migration.as_ref()) else { return Ok(()) };
+    if let Some(note) = world.fleet.duty(&migration.to) {
+        return Err(Refusal::OnDuty { host: migration.to.clone(), duty: note.duty, by: note.by.clone() });
+    }
+    stays(world, run, number)
+}
+
+/// Facts may have changed since the plan was made: a guest that is to stay stays.
+fn stays(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> {
+    let never = &world.fleet.facts.never_move;
+    let moves = run.legs[number..].iter().filter_map(|leg| leg.migration.as_ref());
+    let staying: Vec<&super::run::Migration> =
+        moves.filter(|guest| never.contains(&guest.guest_name) || never.contains(&guest.guest_uuid)).collect();
+    let Some(first) = staying.first() else { return Ok(()) };
+    let guests = staying.iter().map(|guest| format!("{} (never_move)", guest.guest_name)).collect();
+    Err(Refusal::Placement(placement::Refusal::Obstacles { host: first.from.clone(), guests }))
 }
 
 /// The host that a run is about, if it is about one.
@@ -228,7 +244,8 @@ fn evacuation_budget(world: World<'_>, run: &Run) -> Result<(), Refusal> {
 
 /// Of runs that begin at the same time the older one goes first, so that two never wait for each other.
 fn concurrency(world: World<'_>, run: &Run) -> Result<(), Refusal> {
-    let ahead = || world.others.values().filter(|other| other.is_acting() && (other.has_acted() || other.id < run.id));
+    let ahead =
+        || world.others.values().filter(|other| other.is_acting() && (other.is_under_way() || other.id < run.id));
     let most = world.settings.runs_max;
     if ahead().count() >= most as usize {
         return Err(Refusal::TooManyRuns { most });
@@ -311,6 +328,7 @@ fn migration(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> 
     for planned in &left {
         is_seen(world, &planned.to)?;
     }
+    stays(world, run, number)?;
     let view = world.fleet.view(&now.from, world.settings, world.now);
     placement::check_moves(&view, &now.from, &left).map_err(Refusal::Placement)?;
     let in_flight = |host: &str| {
@@ -318,7 +336,9 @@ fn migration(world: World<'_>, run: &Run, number: usize) -> Result<(), Refusal> 
     };
     let ours = || {
         world.others.values().flat_map(|other| &other.legs).filter_map(|leg| match leg.phase {
-            Phase::Ordered { .. } | Phase::HandedOut { .. } | Phase::Verifying { .. } => leg.migration.as_ref(),
+            // Of a run that was aborted meanwhile nobody may ever tell the end; its agent breaks it off at its time-out.
+            Phase::HandedOut { answer_by, .. } => leg.migration.as_ref().filter(|_| world.now < answer_by),
+            Phase::Ordered { .. } | Phase::Verifying { .. } => leg.migration.as_ref(),
             _ => None,
         })
     };

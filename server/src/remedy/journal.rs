@@ -14,9 +14,10 @@ use crate::series::Timestamp;
 use crate::store::control::Migration;
 
 /// The tables of this part.
-pub const MIGRATIONS: &[Migration] = &[(
-    "remedy-1",
-    "CREATE TABLE run (
+pub const MIGRATIONS: &[Migration] = &[
+    (
+        "remedy-1",
+        "CREATE TABLE run (
          id INTEGER PRIMARY KEY, runbook TEXT NOT NULL, subject TEXT NOT NULL, ended INTEGER NOT NULL,
          changed_at INTEGER NOT NULL, body TEXT NOT NULL
      ) STRICT;
@@ -30,10 +31,14 @@ pub const MIGRATIONS: &[Migration] = &[(
      CREATE TABLE host_duty (host TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
      CREATE TABLE remedy_fact (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
      INSERT INTO remedy_fact VALUES ('fencing_epoch', 1), ('held', 0), ('run_next', 1);",
-)];
+    ),
+    ("remedy-2", "CREATE TABLE agent_heard (agent TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"),
+];
 
 /// Runs kept on disk with their journals; at ten runs a day that is years.
 const RUNS_KEPT: u64 = 20_000;
+/// How long it is kept that an agent was heard; after a day of silence it counts no more.
+const HEARD_KEPT_MS: i64 = 2 * 24 * 3600 * 1000;
 /// Numbers left out after a restore: runs of the time between backup and restore may have used them, and agents remember.
 const RESTORE_GAP: i64 = 1_000_000;
 
@@ -61,6 +66,13 @@ pub fn keep(tx: &Transaction<'_>, effects: &[Effect]) -> rusqlite::Result<()> {
             Effect::RunChanged(run) => keep_run(tx, run)?,
             Effect::HoldChanged(held) => set_fact(tx, "held", i64::from(*held))?,
             Effect::DutyChanged { host, note } => keep_duty(tx, host, note.as_ref())?,
+            Effect::AgentHeard { agent, at } => {
+                tx.prepare_cached(
+                    "INSERT INTO agent_heard VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = excluded.at",
+                )?
+                .execute(params![agent, at])?;
+                tx.prepare_cached("DELETE FROM agent_heard WHERE at < ?1")?.execute([at - HEARD_KEPT_MS])?;
+            }
             Effect::Ended { runbook, outcome } => {
                 tx.prepare_cached(
                     "INSERT INTO run_total VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1",
@@ -86,6 +98,7 @@ pub fn is_worth_keeping(effects: &[Effect]) -> bool {
                 | Effect::RunChanged(_)
                 | Effect::HoldChanged(_)
                 | Effect::DutyChanged { .. }
+                | Effect::AgentHeard { .. }
                 | Effect::Ended { .. }
         )
     })
@@ -144,9 +157,14 @@ pub fn load(connection: &Connection) -> rusqlite::Result<Memory> {
         .prepare("SELECT host, body FROM host_duty")?
         .query_map([], |row| Ok((row.get(0)?, json(&row.get::<_, String>(1)?)?)))?
         .collect::<rusqlite::Result<BTreeMap<String, DutyNote>>>()?;
+    let heard = connection
+        .prepare("SELECT agent, at FROM agent_heard")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<BTreeMap<String, Timestamp>>>()?;
     Ok(Memory {
         runs,
         duties,
+        heard,
         held: fact(connection, "held")? != 0,
         fencing_epoch: u64::try_from(fact(connection, "fencing_epoch")?).unwrap_or(1),
         run_next: u64::try_from(fact(connection, "run_next")?).unwrap_or(1),

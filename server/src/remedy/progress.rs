@@ -160,7 +160,7 @@ impl<'a> Mover<'a> {
         if leg.agent != agent || left_ms <= 0 {
             return None;
         }
-        if let Err(refusal) = guard::operators_word(self.world, &self.run) {
+        if let Err(refusal) = guard::operators_word(self.world, &self.run, number) {
             self.withdraw(number, &refusal.to_string());
             return None;
         }
@@ -189,6 +189,7 @@ impl<'a> Mover<'a> {
             }
             return;
         };
+        let is_over = self.run.has_ended();
         let leg = &mut self.run.legs[number];
         let earlier = leg.answer.take();
         let mut kept = answer.clone();
@@ -197,6 +198,11 @@ impl<'a> Mover<'a> {
             kept.before = earlier.map(|answer| answer.before).unwrap_or_default();
         }
         leg.answer = Some(kept);
+        if is_over && !matches!(answer.outcome, OrderOutcome::Started) {
+            // Aborted with the order at its agent: now it is known how that ended, and nothing follows.
+            let reason = format!("after the run was over: {}", describe(&answer));
+            return self.phase(number, Phase::Failed { reason });
+        }
         match answer.outcome {
             OrderOutcome::Started => {
                 let answer_by = answer_by.max(now + leg.timeout_ms + ANSWER_GRACE_MS);

@@ -313,6 +313,11 @@ impl Run {
         self.legs.iter().any(Leg::was_handed_out)
     }
 
+    /// Whether an order of it left, or may be pulled at any moment.
+    pub fn is_under_way(&self) -> bool {
+        self.has_acted() || self.legs.iter().any(|leg| matches!(leg.phase, Phase::Ordered { .. }))
+    }
+
     /// The order of a leg, for an agent that pulls it at `now`.
     pub fn order(&self, number: usize, fencing_epoch: u64, ttl_ms: i64) -> Order {
         let leg = &self.legs[number];

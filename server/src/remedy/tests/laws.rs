@@ -263,3 +263,114 @@ fn answers_from_elsewhere_are_not_followed() {
     sim.pass(400);
     assert_eq!(sim.reason(), "step 0 (haproxy.set_weight): no answer came in time, and how it ended is unknown");
 }
+
+/// 6: what an earlier process heard of is missed, not forgotten.
+#[test]
+fn a_restart_does_not_hide_that_most_of_the_fleet_is_silent() {
+    let mut sim = Sim::new(DRAIN);
+    sim.restart();
+    sim.mute.extend(["h1", "h2", "h3"].map(str::to_owned));
+    sim.pass(60);
+    assert_eq!(
+        tell(&mut sim, "web1"),
+        "refused: 3 of 4 agents are silent at once: suspecting our own sight, not the hosts"
+    );
+    assert!(sim.delivered.is_empty());
+}
+
+/// 8: a duty of the target forbids the migration up to the moment at which it is pulled, and so does `never_move`.
+#[test]
+fn a_word_on_the_target_or_the_guest_stops_what_was_ordered() {
+    let stay = "domains: [{name: r1, hosts: [h1]}, {name: r2, hosts: [h2, h3]}]\nnever_move: [a]";
+    for by_duty in [true, false] {
+        let mut sim = Sim::new(EVACUATE);
+        sim.mute.insert("h1".to_owned());
+        sim.fire("h1", true);
+        sim.pass(2);
+        assert!(sim.journal.contains("ordered 0"), "{}", sim.journal);
+        if by_duty {
+            let host = sim.run().legs[0].migration.clone().unwrap().to;
+            sim.step(Event::Duty { host, duty: Duty::Maintenance, by: "kim".to_owned() });
+        } else {
+            sim.engine.replace_facts(Facts::parse(std::path::Path::new("fleet.yaml"), stay).unwrap());
+        }
+        sim.mute.clear();
+        sim.pull("h1");
+        sim.pass(60);
+        assert!(sim.delivered.is_empty(), "{}", sim.journal);
+    }
+}
+
+/// 4: an evacuation that is ordered counts before its order is pulled.
+#[test]
+fn an_older_run_waits_for_a_younger_one_that_is_ordered() {
+    let mut sim = Sim::new(&EVACUATE.replace("auto", "approve"));
+    sim.hosts[1].guests = vec![guest("c", 1)];
+    sim.pass(20);
+    for host in ["h1", "h2"] {
+        sim.fire(host, true);
+        sim.pass(2);
+    }
+    sim.mute.insert("h2".to_owned());
+    for run in [2, 1] {
+        assert_eq!(sim.say(run, Word::Approve), None);
+        sim.pass(1);
+    }
+    assert_eq!(sim.delivered, [], "{}", sim.journal);
+    assert!(sim.journal.contains("run 2 is already evacuating a host of the same cluster"), "{}", sim.journal);
+}
+
+/// 8: what is told of an order after its run was aborted ends nothing twice, and blocks its host only while it may be at work.
+#[test]
+fn an_aborted_run_stays_aborted_and_frees_its_host() {
+    for ends in [OrderOutcome::Done, OrderOutcome::Failed { reason: "broken off".to_owned() }, OrderOutcome::Started] {
+        let mut sim = Sim::new(&EVACUATE.replace("auto", "approve"));
+        sim.answers.insert("libvirt.migrate".to_owned(), OrderOutcome::Started);
+        sim.fire("h1", true);
+        sim.pass(2);
+        sim.say(1, Word::Approve);
+        sim.pass(2);
+        assert_eq!((sim.delivered.len(), sim.say(1, Word::Abort)), (1, None));
+        let reason = sim.reason();
+        let answer = OrderAnswer {
+            key: sim.delivered[0],
+            fencing_epoch: 1,
+            at: sim.now,
+            outcome: ends,
+            command: String::new(),
+            before: Map::new(),
+        };
+        sim.step(Event::Answer { agent: "h1".to_owned(), answer });
+        assert_eq!((sim.outcome(), sim.reason()), (Some(Outcome::Stopped), reason));
+        assert_eq!(sim.journal.matches("ended: ").count(), 1, "{}", sim.journal);
+        sim.answers.clear();
+        sim.resolve();
+        sim.step(Event::Duty { host: "h1".to_owned(), duty: Duty::Active, by: "kim".to_owned() });
+        sim.pass(2 * 3600);
+        sim.fire("h1", true);
+        sim.pass(2);
+        assert_eq!(sim.say(2, Word::Approve), None, "{}", sim.reason());
+        sim.pass(120);
+        assert_eq!(sim.outcome(), Some(Outcome::Done), "{}", sim.reason());
+    }
+}
+
+/// 4 and 10: runs that did nothing give way first; the one that counts for the day's budget stays.
+#[test]
+fn what_acted_is_remembered_longer_than_what_did_not() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.fire("h1", true);
+    sim.pass(120);
+    let acted = sim.run().clone();
+    assert_eq!(acted.outcome(), Some(Outcome::Done));
+    let mut memory = Memory { fencing_epoch: 1, ..Memory::default() };
+    for id in 2..=super::super::engine::RUNS_MAX as u64 + 1 {
+        let state = super::super::run::State::Ended { outcome: Outcome::Shadowed, reason: String::new() };
+        memory.runs.push(Run { id, legs: Vec::new(), evacuates: None, state, ..acted.clone() });
+    }
+    memory.runs.push(acted);
+    let mut engine = Engine::new(sim.settings.clone(), sim.facts.clone(), memory, sim.now);
+    engine.step(Event::Tick, sim.now);
+    assert_eq!(engine.runs().next().map(|run| run.id), Some(1));
+    assert!(engine.runs().all(|run| run.id != 2));
+}

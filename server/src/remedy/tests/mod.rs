@@ -233,6 +233,7 @@ impl Sim {
                     drop(memory.duties.insert(host.clone(), note.clone()));
                 }
                 Effect::DutyChanged { host, note: None } => drop(memory.duties.remove(host)),
+                Effect::AgentHeard { agent, at } => drop(memory.heard.insert(agent.clone(), *at)),
                 _ => {}
             }
         }
