@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    match command {
+    let done = match command {
         Command::Check { files } => Ok(cli::check(&files)),
         Command::Up(args) => {
             let overrides = Overrides { data: args.data, listen: args.listen, retention: None };
@@ -38,7 +38,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
             serve(&runtime, Reload { path: args.config, overrides }, false)
         }
         other => runtime.block_on(cli::ask(other)),
-    }
+    };
+    // Dropping the runtime would wait for whatever still blocks a thread, a query of two minutes or the merging of a day. What
+    // was acknowledged is on disk, and a transaction that is cut off leaves nothing.
+    runtime.shutdown_background();
+    done
 }
 
 fn serve(runtime: &tokio::runtime::Runtime, reload: Reload, with_agent: bool) -> anyhow::Result<u8> {

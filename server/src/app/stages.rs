@@ -241,23 +241,56 @@ impl Stages {
     /// Stops the stages within `timeout`, then closes the store, so that nothing acknowledged is half written.
     pub async fn stop(mut self, timeout: Duration) {
         self.cancel.cancel();
-        let drained = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(timeout, drained).await.is_err() {
-            tracing::warn!("some stage did not end in time and is cut off; what was acknowledged is on disk");
-            self.tasks.abort_all();
-        }
-        let (store, threads) = (self.store, self.threads);
-        let closed = tokio::task::spawn_blocking(move || {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
                     tracing::error!("a stage's thread ended by a panic");
                 }
             }
-            store.close();
         });
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline, drained).await.is_err() {
+            tracing::warn!("some stage did not end in time and is cut off; what was acknowledged is on disk");
+            self.tasks.abort_all();
+        }
+        // A forecast of a large fleet is not broken off in the middle; what it would still say is said after the next start.
+        if tokio::time::timeout_at(deadline, joined).await.is_err() {
+            tracing::warn!("scoring or predicting did not end in time and is cut off; it goes on from its last save");
+        }
+        let store = self.store;
+        let closed = tokio::task::spawn_blocking(move || store.close());
         if closed.await.is_err() {
             tracing::error!("the store did not close cleanly; its journals bring it back");
         }
         tracing::info!("stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::Overrides;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_that_does_not_end_does_not_hold_up_the_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let overrides = Overrides { data: Some(dir.path().to_owned()), ..Overrides::default() };
+        let config = Reload { path: None, overrides }.read().unwrap();
+        let store = Store::open(dir.path(), config.store.clone(), &super::super::migrations(), 1_000).unwrap();
+        let cancel = CancellationToken::new();
+        let mut stages = Stages::open(store, crate::clock::fixed(1_000), cancel, &config, 1).unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        stages.threads.push(std::thread::spawn(move || {
+            let _ = held.recv_timeout(Duration::from_secs(20));
+        }));
+        let begun = Instant::now();
+        stages.stop(Duration::from_millis(1_200)).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "the stop waited for the thread");
+        drop(release);
+        assert!(Store::open(dir.path(), config.store.clone(), &super::super::migrations(), 1_000).is_ok());
     }
 }
