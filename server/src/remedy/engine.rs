@@ -157,7 +157,10 @@ impl Engine {
             Event::Answer { agent, answer } => self.answer(&agent, answer, now),
             Event::Inventory(inventory) => {
                 let agent = inventory.agent.clone();
-                if self.fleet.see(*inventory, now) {
+                if let Some(other) = inventory.hypervisors.iter().find(|seen| seen.host != agent) {
+                    // Else one agent could draw another host's guests, or vouch for what was never done there.
+                    vec![rejected(format!("agent {agent} speaks for itself only, not for host {}", other.host))]
+                } else if self.fleet.see(*inventory, now) {
                     let mut effects = self.advance_all(now);
                     if self.fleet.is_news(&agent, now) {
                         effects.push(Effect::AgentHeard { agent, at: now });

@@ -203,6 +203,10 @@ impl Fleet {
 
     /// Drops agents that have been silent for a day.
     pub fn forget(&mut self, now: Timestamp) {
+        // After the clock was set back nobody may seem fresh until it is where it was.
+        for seen in self.inventories.values_mut() {
+            seen.received_at = seen.received_at.min(now);
+        }
         self.inventories.retain(|_, seen| now - seen.received_at < FORGOTTEN_AFTER_MS);
         let inventories = &self.inventories;
         self.heard.retain(|agent, at| inventories.contains_key(agent) || now - *at < FORGOTTEN_AFTER_MS);

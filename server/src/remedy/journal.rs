@@ -37,6 +37,9 @@ pub const MIGRATIONS: &[Migration] = &[
 
 /// Runs kept on disk with their journals; at ten runs a day that is years.
 const RUNS_KEPT: u64 = 20_000;
+/// Newest orders whose runs a start takes up however many runs that did nothing came since: they count for cooldowns and for the
+/// budget of a day, and may be waiting to be undone.
+const HANDED_OUT_LOADED: i64 = 1_000;
 /// How long it is kept that an agent was heard; after a day of silence it counts no more.
 const HEARD_KEPT_MS: i64 = 2 * 24 * 3600 * 1000;
 /// Numbers left out after a restore: runs of the time between backup and restore may have used them, and agents remember.
@@ -150,8 +153,11 @@ fn keep_duty(tx: &Transaction<'_>, host: &str, note: Option<&DutyNote>) -> rusql
 pub fn load(connection: &Connection) -> rusqlite::Result<Memory> {
     let limit = i64::try_from(RUNS_MAX).unwrap_or(i64::MAX);
     let runs = connection
-        .prepare("SELECT body FROM run WHERE NOT ended OR id IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)")?
-        .query_map([limit], |row| json(&row.get::<_, String>(0)?))?
+        .prepare(
+            "SELECT body FROM run WHERE NOT ended OR id IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)
+             OR id IN (SELECT run FROM run_journal WHERE kind = 'handed_out' ORDER BY id DESC LIMIT ?2)",
+        )?
+        .query_map([limit, HANDED_OUT_LOADED], |row| json(&row.get::<_, String>(0)?))?
         .collect::<rusqlite::Result<Vec<Run>>>()?;
     let duties = connection
         .prepare("SELECT host, body FROM host_duty")?

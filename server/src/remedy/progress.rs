@@ -157,7 +157,8 @@ impl<'a> Mover<'a> {
         let leg = &self.run.legs[number];
         let Phase::Ordered { expires_at } = leg.phase else { return None };
         let left_ms = expires_at - self.world.now;
-        if leg.agent != agent || left_ms <= 0 {
+        // More than it ever had: the clock was set back, and how old it is nobody knows.
+        if leg.agent != agent || !(1..=self.world.settings.order_ttl_ms).contains(&left_ms) {
             return None;
         }
         if let Err(refusal) = guard::operators_word(self.world, &self.run, number) {
@@ -315,7 +316,9 @@ impl<'a> Mover<'a> {
                 self.advance_leg();
             }
             Phase::Checking { since, waiting } => self.check(number, since, waiting.as_deref()),
-            Phase::Ordered { expires_at } if now >= expires_at => {
+            Phase::Ordered { expires_at }
+                if now >= expires_at || expires_at - now > self.world.settings.order_ttl_ms =>
+            {
                 self.journal(Some(number), EntryKind::Withdrawn, "not pulled in time".to_owned());
                 let agent = self.run.legs[number].agent.clone();
                 self.leg_failed(number, &format!("agent {agent} did not ask for it in time"));

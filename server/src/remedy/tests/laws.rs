@@ -374,3 +374,65 @@ fn what_acted_is_remembered_longer_than_what_did_not() {
     assert_eq!(engine.runs().next().map(|run| run.id), Some(1));
     assert!(engine.runs().all(|run| run.id != 2));
 }
+
+/// The same over a restart.
+#[test]
+fn a_start_takes_up_what_acted() {
+    let mut sim = Sim::new(EVACUATE);
+    sim.fire("h1", true);
+    sim.pass(120);
+    let acted = sim.run().clone();
+    let mut disk = rusqlite::Connection::open_in_memory().unwrap();
+    for (_, statements) in super::super::journal::MIGRATIONS {
+        disk.execute_batch(statements).unwrap();
+    }
+    let tx = disk.transaction().unwrap();
+    super::super::journal::keep(&tx, &sim.disk.concat()).unwrap();
+    for id in 2..=super::super::engine::RUNS_MAX as u64 + 1 {
+        let state = super::super::run::State::Ended { outcome: Outcome::Shadowed, reason: String::new() };
+        let run = Run { id, legs: Vec::new(), evacuates: None, state, ..acted.clone() };
+        super::super::journal::keep(&tx, &[Effect::RunChanged(Box::new(run))]).unwrap();
+    }
+    tx.commit().unwrap();
+    let memory = super::super::journal::load(&disk).unwrap();
+    assert!(memory.runs.iter().any(|run| run.id == 1));
+    assert_eq!(memory.heard.keys().collect::<Vec<_>>(), ["h1", "h2", "h3", "lb"]);
+}
+
+/// 2 and 6: a clock that is set back makes no order young and no inventory fresh.
+#[test]
+fn a_clock_set_back_hides_no_age() {
+    let mut sim = Sim::new(DRAIN);
+    sim.pass(7200);
+    sim.mute.insert("lb".to_owned());
+    sim.fire("web1", true);
+    sim.pass(2);
+    assert!(sim.journal.contains("ordered 0"), "{}", sim.journal);
+    sim.now -= 3_600_000;
+    sim.mute.clear();
+    sim.pull("lb");
+    assert!(sim.delivered.is_empty(), "{}", sim.journal);
+
+    let mut sim = Sim::new(DRAIN);
+    sim.pass(7200);
+    sim.now -= 3_600_000;
+    sim.mute.insert("lb".to_owned());
+    sim.pass(60);
+    assert!(tell(&mut sim, "web1").contains("1 of 4 agents are silent"), "{}", sim.reason());
+    assert!(sim.delivered.is_empty());
+}
+
+/// An agent tells of itself: it can neither draw another host's guests nor vouch for it.
+#[test]
+fn an_agent_does_not_speak_for_another_host() {
+    let mut sim = Sim::new(EVACUATE);
+    let inventory = Inventory {
+        agent: "a-liar".to_owned(),
+        seen_at: sim.now,
+        hypervisors: vec![hypervisor("h2", Vec::new())],
+        ..Inventory::default()
+    };
+    let effects = sim.step(Event::Inventory(Box::new(inventory)));
+    assert!(super::super::service::rejection(&effects).is_some());
+    assert_eq!(sim.engine.fleet().agent_of("h2"), Some("h2"));
+}
