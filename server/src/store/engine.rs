@@ -348,6 +348,7 @@ pub(super) fn retire(shared: &Shared, number: u64, path: &Path) -> Result<(), Re
     shared.control.write(|tx| {
         for mark in &marks {
             marks::raise(tx, mark)?;
+            marks::forget_epochs(tx, mark)?;
         }
         tx.execute(
             "INSERT INTO journal_floor (one, number) VALUES (1, ?1)

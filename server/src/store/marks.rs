@@ -22,6 +22,8 @@ pub(super) const TABLE: &str = "CREATE TABLE mark (
 /// Epochs remembered per agent and class. A spool is born anew when a host is reinstalled; what an older one than these
 /// sends again is stored again, which for samples changes nothing.
 const EPOCHS_MAX: usize = 4;
+/// Epochs kept in `control.db` per agent and class: more than in memory, because their age is not known there.
+const EPOCHS_KEPT: i64 = 16;
 /// Agents and classes remembered in memory: ten times the largest fleet of DESIGN section 1.
 const SEQUENCES_MAX: usize = 300_000;
 
@@ -42,7 +44,23 @@ pub fn commit_mark(tx: &Transaction<'_>, mark: &Mark) -> rusqlite::Result<bool> 
         return Ok(false);
     }
     raise(tx, mark)?;
+    if high.is_none() {
+        forget_epochs(tx, mark)?;
+    }
     Ok(true)
+}
+
+/// Bounds the epochs that `control.db` keeps of a mark's agent and class; the mark's own stays, of the others those that came
+/// furthest. Who makes up an epoch with each batch fills no disk.
+pub(super) fn forget_epochs(connection: &Connection, mark: &Mark) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM mark WHERE agent = ?1 AND class = ?2 AND epoch IN (
+                 SELECT epoch FROM mark WHERE agent = ?1 AND class = ?2 AND epoch <> ?3
+                 ORDER BY seq DESC LIMIT -1 OFFSET ?4)",
+        )?
+        .execute(params![mark.agent, mark.class.as_str(), mark.epoch, EPOCHS_KEPT - 1])?;
+    Ok(())
 }
 
 /// Raises a sequence's row to a mark; a higher one stays.
@@ -126,6 +144,18 @@ mod tests {
         let seen =
             [commits("a", 1), commits("a", 1), commits("a", 5), commits("a", 4), commits("b", 1), commits("a", 6)];
         assert_eq!(seen, [true, false, true, false, true, true]);
+    }
+
+    #[test]
+    fn made_up_epochs_are_forgotten_but_not_the_present_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::open(&dir.path().join("control.db"), &[MIGRATION]).unwrap();
+        for n in 0..100 {
+            assert!(control.write(|tx| commit_mark(tx, &mark(&format!("e{n}"), 1))).unwrap());
+        }
+        assert!(!control.write(|tx| commit_mark(tx, &mark("e99", 1))).unwrap());
+        let rows: i64 = control.read(|c| c.query_row("SELECT count(*) FROM mark", [], |row| row.get(0))).unwrap();
+        assert_eq!(rows, EPOCHS_KEPT);
     }
 
     #[test]
