@@ -164,7 +164,7 @@ pub struct Watch {
 impl Watch {
     /// One look.
     pub fn tick(&mut self, now: Timestamp) {
-        let silence = self.presence.lock().unwrap_or_else(PoisonError::into_inner).tick_store(&self.store, now);
+        let silence = Presence::tick_store(&self.presence, &self.store, now);
         match silence {
             Ok(batch) => keep(&self.store, batch, now),
             Err(error) => tracing::error!(error = chain(&error), "silent agents are not told; tried again in a second"),

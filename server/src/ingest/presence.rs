@@ -3,6 +3,7 @@
 //! hosts, only about their agents; the verdict on a host is `decide`'s, from heartbeats.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::series::{Labels, NAME, Sample, Timestamp};
 use crate::store::control::ControlError;
@@ -98,17 +99,33 @@ impl Presence {
     }
 
     /// [`Presence::tick`] with the series that `store` has, after writing down who is an agent. The caller appends the batch.
+    /// Receivers of batches wait for the lock, so it is not held while the control database writes.
     ///
     /// # Errors
     /// Agents that are new or retired could not be written down; the next call tries again.
-    pub fn tick_store(&mut self, store: &Store, now: Timestamp) -> Result<Batch, ControlError> {
+    pub fn tick_store(presence: &Mutex<Presence>, store: &Store, now: Timestamp) -> Result<Batch, ControlError> {
+        let (added, removed) = {
+            let mut presence = lock(presence);
+            (std::mem::take(&mut presence.added), std::mem::take(&mut presence.removed))
+        };
         let pairs = |sources: &[Source]| -> Vec<(String, String)> {
             sources.iter().map(|source| (source.job.clone(), source.instance.clone())).collect()
         };
-        store.change_agent_sources(&pairs(&self.added), &pairs(&self.removed))?;
-        self.added.clear();
-        self.removed.clear();
-        Ok(self.tick(now, |source, from| store.alive(&[("job", &source.job), ("instance", &source.instance)], from)))
+        let written = store.change_agent_sources(&pairs(&added), &pairs(&removed));
+        let mut presence = lock(presence);
+        if let Err(error) = written {
+            presence.not_written(added, removed);
+            return Err(error);
+        }
+        Ok(presence
+            .tick(now, |source, from| store.alive(&[("job", &source.job), ("instance", &source.instance)], from)))
+    }
+
+    /// Takes back what could not be written down, as far as it still holds.
+    fn not_written(&mut self, added: Vec<Source>, removed: Vec<Source>) {
+        let known = &self.agents;
+        self.added.extend(added.into_iter().filter(|source| known.contains_key(source)));
+        self.removed.extend(removed.into_iter().filter(|source| !known.contains_key(source)));
     }
 
     /// Takes over an agent with the last `up` sample of an earlier process.
@@ -226,6 +243,10 @@ impl Agent {
     }
 }
 
+fn lock(presence: &Mutex<Presence>) -> MutexGuard<'_, Presence> {
+    presence.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn source_of(labels: &Labels) -> Option<Source> {
     Some(Source { job: labels.get("job")?.to_owned(), instance: labels.get("instance")?.to_owned() })
 }
@@ -311,15 +332,33 @@ mod tests {
         batch.series.push((foreign, vec![Sample { t: 1_000, v: 1.0 }]));
         store.append_blocking(batch, 1_000).unwrap();
         presence.committed(seen, 1_000);
-        assert!(presence.tick_store(&store, 2_000).unwrap().series.is_empty());
+        let presence = Mutex::new(presence);
+        // Batches are taken while the control database is slow: its writer is held here.
+        std::thread::scope(|scope| {
+            store
+                .control()
+                .write(|_| {
+                    let ticking = scope.spawn(|| Presence::tick_store(&presence, &store, 2_000).unwrap());
+                    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+                    while !presence.try_lock().is_ok_and(|presence| presence.added.is_empty()) {
+                        assert!(std::time::Instant::now() < deadline, "the lock is held over a write");
+                        std::thread::yield_now();
+                    }
+                    Ok(ticking)
+                })
+                .unwrap()
+                .join()
+                .unwrap();
+        });
+        assert!(Presence::tick_store(&presence, &store, 2_000).unwrap().series.is_empty());
 
-        let mut presence = Presence::from_store(&store, 3_000).unwrap();
-        assert_eq!(presence.count(), (1, 0));
-        let ended = presence.tick_store(&store, 60_000).unwrap();
+        let presence = Mutex::new(Presence::from_store(&store, 3_000).unwrap());
+        assert_eq!(lock(&presence).count(), (1, 0));
+        let ended = Presence::tick_store(&presence, &store, 60_000).unwrap();
         let names: Vec<&str> = ended.series.iter().map(|(labels, _)| labels.name()).collect();
         assert_eq!(names, ["node_load1", "up"]);
-        presence.forget("h1");
-        presence.tick_store(&store, 61_000).unwrap();
+        lock(&presence).forget("h1");
+        Presence::tick_store(&presence, &store, 61_000).unwrap();
         assert!(store.agent_sources().unwrap().is_empty());
     }
 }
