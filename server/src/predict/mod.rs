@@ -37,6 +37,8 @@ use track::{Summary, Track};
 const RECENT_MS_MIN: i64 = 150_000;
 /// A subject without samples for this long is forgotten; its open predictions are then censored.
 const FORGET_MS: i64 = 86_400_000;
+/// Samples may be this far ahead of our clock, as at the store's door.
+const AHEAD_MS_MAX: i64 = 600_000;
 /// Samples per select of a tick at most: a thousand hosts of 64 processors stay below.
 const RECENT_SAMPLES_MAX: u64 = 20_000_000;
 /// Samples per select of one subject's past at most; where it holds more, a shorter past is read.
@@ -116,7 +118,9 @@ impl Predictor {
                 tick.problems.push(problem);
             }
         }
-        self.tracks.retain(|_, track| track.last.is_some_and(|last| now - last.t < FORGET_MS));
+        // A track of a clock that was ahead would take nothing until that time comes: it begins anew.
+        let is_kept = |t: Timestamp| now - t < FORGET_MS && t - now <= AHEAD_MS_MAX;
+        self.tracks.retain(|_, track| track.last.is_some_and(|last| is_kept(last.t)));
         self.look_ahead(&mut tick, now);
         if let Err(error) = self.keep_ledger(now) {
             tick.problems.push(TickError::Ledger(error));
@@ -248,7 +252,7 @@ impl Predictor {
                 let every_ms = (horizon.as_ms() / 10).max(self.config.ledger_interval_min_ms);
                 let recorded =
                     track.views.iter().find(|view| view.horizon == *horizon).and_then(|view| view.recorded_at);
-                if recorded.is_some_and(|at| now - at < every_ms) {
+                if recorded.is_some_and(|at| (0..every_ms).contains(&(now - at))) {
                     continue;
                 }
                 statements.push(Statement {

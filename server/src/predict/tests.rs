@@ -262,3 +262,18 @@ fn an_unmounted_file_system_is_no_longer_spoken_of() {
     assert!(!tick.batch.series.is_empty(), "the series that were told are ended");
     assert!(predictor.tick(&fleet, 61 * SECOND).batch.series.is_empty());
 }
+
+#[test]
+fn a_clock_that_was_ahead_does_not_stop_predictions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fleet, mut predictor) = (Fleet::default(), predictor(&dir, 10));
+    for ahead in [86_400, 0] {
+        for s in (0..100).map(|s| s + ahead) {
+            fleet.add_disk(s * SECOND, 500.0 - (s - ahead) as f64 * 3.0);
+            predictor.tick(&fleet, s * SECOND);
+        }
+    }
+    let entries = predictor.ledger().entries(&EntryFilter::default(), 10_000).unwrap();
+    let after = entries.iter().filter(|entry| entry.issued < 1_000 * SECOND).count();
+    assert!(after > 5, "{after} of {}", entries.len());
+}

@@ -30,6 +30,8 @@ const STORED_MAX: f64 = 0.01;
 const STRANGE_PER_WINDOW: f64 = 0.01;
 /// Scores between two ticks beyond this are dropped and counted; the host's rate still tells.
 const PENDING_MAX: usize = 50_000;
+/// Samples may be this far ahead of our clock, as at the store's door.
+const AHEAD_MS_MAX: i64 = 600_000;
 
 /// The detectors of all series.
 pub struct Scorer {
@@ -92,8 +94,9 @@ impl Scorer {
     /// Every quarter of a minute: the scores since the last tick and each host's rate, to be stored. Also forgets series that
     /// ended long ago and saves a part of what was learned; all of it is saved once per `save_interval`.
     pub fn tick(&mut self, now: Timestamp) -> Batch {
-        let oldest = now - self.config.forget_after_ms;
-        self.series.retain(|_, tracked| tracked.detector.last_t().is_none_or(|t| t >= oldest));
+        // A detector of a clock that was ahead would take everything for late until that time comes: it learns anew.
+        let is_kept = |t: Timestamp| t >= now - self.config.forget_after_ms && t - now <= AHEAD_MS_MAX;
+        self.series.retain(|_, tracked| tracked.detector.last_t().is_none_or(is_kept));
         telemetry::SCORE_SERIES.set(self.series.len() as i64);
         let mut series = std::mem::take(&mut self.pending);
         series.extend(hosts::rates(&self.series, now, self.config.host_window_ms));

@@ -111,6 +111,10 @@ fn what_was_learned_survives_a_restart_and_the_number_of_series_is_bounded() {
     assert_eq!(bounded.series_len(), 10);
     bounded.tick(600 * STEP_MS + 2 * 86_400_000);
     assert_eq!(bounded.series_len(), 0, "what ended long ago is forgotten");
+
+    feed(&mut bounded, 600..602, i64::MAX);
+    bounded.tick(600 * STEP_MS - 86_400_000);
+    assert_eq!(bounded.series_len(), 0, "what a clock said that was a day ahead would make all samples late");
 }
 
 #[test]
