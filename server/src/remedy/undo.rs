@@ -2,6 +2,7 @@
 //! that moved stay where they are until a run of its own brings them back.
 
 use petrel_agent::stream::protocol::OrderOutcome;
+use serde_json::{Map, Value};
 
 use super::plan::SEEN_WITHIN_MS;
 use super::run::{Leg, LegUndo, Phase, Proof};
@@ -21,16 +22,16 @@ fn leg(leg: &Leg, number: usize) -> Option<Leg> {
     if !can_be_taken_back(leg) {
         return None;
     }
-    let (action, with, undo_of) = match &leg.undo {
+    let (action, with, undo_of, expect) = match &leg.undo {
         LegUndo::Never => return None,
-        LegUndo::Restore => (leg.action.clone(), leg.with.clone(), leg.answer.clone()),
-        LegUndo::Do { action, with } => (action.clone(), with.clone(), None),
+        LegUndo::Restore => (leg.action.clone(), leg.with.clone(), leg.answer.clone(), as_left(leg)),
+        LegUndo::Do { action, with } => (action.clone(), with.clone(), None, Map::new()),
     };
     Some(Leg {
         agent: leg.agent.clone(),
         action,
         with,
-        expect: serde_json::Map::new(),
+        expect,
         timeout_ms: leg.timeout_ms,
         verify: Some(Proof { promql: String::new(), within_ms: leg.within_ms().max(SEEN_WITHIN_MS) }),
         undo: LegUndo::Never,
@@ -40,4 +41,15 @@ fn leg(leg: &Leg, number: usize) -> Option<Leg> {
         phase: Phase::Waiting,
         answer: None,
     })
+}
+
+/// What the leg left behind. It is taken back only while it is still so: what somebody changed since is their word, not ours.
+fn as_left(leg: &Leg) -> Map<String, Value> {
+    let left = match leg.action.as_str() {
+        "haproxy.drain" => Some(("state", Value::from("drain"))),
+        "haproxy.ready" => Some(("state", Value::from("ready"))),
+        "haproxy.set_weight" => leg.with.get("weight").map(|weight| ("weight", weight.clone())),
+        _ => None,
+    };
+    left.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }

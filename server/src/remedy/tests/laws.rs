@@ -436,3 +436,16 @@ fn an_agent_does_not_speak_for_another_host() {
     assert!(super::super::service::rejection(&effects).is_some());
     assert_eq!(sim.engine.fleet().agent_of("h2"), Some("h2"));
 }
+
+/// 8: what an operator changed at the balancer since is not overwritten: the driver is told what the run left there.
+#[test]
+fn an_undo_expects_what_the_run_left() {
+    let mut sim = Sim::new(DRAIN);
+    sim.fire("web1", true);
+    sim.pass(60);
+    sim.resolve();
+    sim.pass(60);
+    assert_eq!(sim.outcome(), Some(Outcome::Undone));
+    let expected: Vec<Value> = sim.run().legs.iter().map(|leg| Value::Object(leg.expect.clone())).collect();
+    assert_eq!(expected, [json!({}), json!({}), json!({"state": "drain"}), json!({"weight": 10})]);
+}
