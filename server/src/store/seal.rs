@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Transaction, params};
 use tracing::warn;
@@ -29,6 +30,9 @@ const MERGED_SAMPLES_MIN: usize = 720;
 const JOURNAL_AGE_MS_MAX: i64 = 2 * 3_600_000;
 /// Age at which a journal file is ended, so that its age can be known.
 const JOURNAL_OPEN_MS_MAX: i64 = 30 * 60_000;
+/// One day's file is unlinked in this time at most, by the monotonic clock. In the ordinary way one a day is due; where many are due
+/// at once the wall clock may have jumped, and this leaves hours to set it right before much is lost.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 /// A day's file is compacted when the day has been over for this long: late samples mostly come within it.
 const COMPACT_AFTER_MS: i64 = 2 * 3_600_000;
 
@@ -38,12 +42,14 @@ pub struct Maintenance {
     /// When each journal file was first seen ended.
     ended: BTreeMap<u64, Timestamp>,
     active: (u64, Timestamp),
+    /// When the last day's file was unlinked.
+    expired: Option<Instant>,
 }
 
 impl Maintenance {
     /// Nothing seen yet.
     pub fn new(now: Timestamp) -> Maintenance {
-        Maintenance { ended: BTreeMap::new(), active: (0, now) }
+        Maintenance { ended: BTreeMap::new(), active: (0, now), expired: None }
     }
 }
 
@@ -74,7 +80,13 @@ impl Store {
         });
         self.seal(force, &mut problems);
         problems.extend(self.retire_journals().err());
-        problems.extend(self.expire_days(now).err());
+        if maintenance.expired.is_none_or(|last| last.elapsed() >= EXPIRE_EVERY) {
+            match self.expire_day(now) {
+                Ok(true) => maintenance.expired = Some(Instant::now()),
+                Ok(false) => {}
+                Err(error) => problems.push(error),
+            }
+        }
         problems.extend(self.compact_one(now).err());
         for problem in &problems {
             warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
@@ -204,36 +216,28 @@ impl Store {
         Ok(())
     }
 
-    /// Unlinks days that lie before the retention, and forgets series that have nothing left.
-    fn expire_days(&self, now: Timestamp) -> Result<(), MaintainError> {
-        let Some(retention) = self.shared.options.retention else { return Ok(()) };
+    /// Unlinks the oldest day that lies before the retention, and forgets series that have nothing left; says whether there was one.
+    fn expire_day(&self, now: Timestamp) -> Result<bool, MaintainError> {
+        let Some(retention) = self.shared.options.retention else { return Ok(false) };
         let first = now - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let expired: Vec<Day> = self
-            .shared
-            .days
-            .all()
+        let over = |day: &Day| (i64::from(*day) + 1) * DAY_MS <= first;
+        let Some(day) = self.shared.days.all().iter().map(|file| file.day).filter(over).min() else { return Ok(false) };
+        self.shared.days.unlink(day)?;
+        let _gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Arc<Series>> = index
             .iter()
-            .map(|file| file.day)
-            .filter(|day| (i64::from(*day) + 1) * DAY_MS <= first)
+            .filter(|series| {
+                let mut head = series.head();
+                head.remove_day(day);
+                head.is_empty() && head.days().is_empty()
+            })
+            .cloned()
             .collect();
-        for day in expired {
-            self.shared.days.unlink(day)?;
-            let _gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-            let gone: Vec<Arc<Series>> = index
-                .iter()
-                .filter(|series| {
-                    let mut head = series.head();
-                    head.remove_day(day);
-                    head.is_empty() && head.days().is_empty()
-                })
-                .cloned()
-                .collect();
-            for series in &gone {
-                index.remove(series);
-            }
+        for series in &gone {
+            index.remove(series);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Compacts the oldest day that is over and was written to since it was compacted.

@@ -228,6 +228,23 @@ fn retention_unlinks_days_and_forgets_their_series() {
 }
 
 #[test]
+fn a_clock_that_jumps_ahead_does_not_unlink_everything_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = 86_400_000;
+    let retention = Some(Duration::from_secs(86_400));
+    let store = Store::open(dir.path(), StoreOptions { retention, ..options() }, &[], NOW).unwrap();
+    for n in 0..3 {
+        let at = NOW + i64::from(n) * day;
+        store.append_blocking(batch(&[(n, &[(at, 1.0)])]), at).unwrap();
+    }
+    assert!(store.flush().is_empty());
+    for _ in 0..5 {
+        assert!(store.maintain(NOW + 1000 * day).is_empty());
+    }
+    assert_eq!(store.stats().series, 2, "one day at most goes in an hour");
+}
+
+#[test]
 fn a_disk_below_the_reserve_refuses_samples_and_still_answers() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
