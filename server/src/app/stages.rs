@@ -43,6 +43,8 @@ const MAINTAIN_PERIOD: Duration = Duration::from_secs(5);
 const OWN_METRICS_PERIOD: Duration = Duration::from_secs(15);
 /// Commits that scoring may be behind before it misses some, which is counted.
 const TAP_GROUPS_MAX: usize = 1024;
+/// How long the agent of this machine may take to hand over its last batches at the stop.
+const AGENT_STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// Heartbeats that may wait for the verdicts; the next ones come in a second.
 const HEARD_MAX: usize = 65_536;
 
@@ -53,6 +55,8 @@ pub struct Stages {
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// The agent of this machine, and what tells it to leave.
+    agent: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     views: v1::Views,
     presence: Arc<Mutex<Presence>>,
     verdicts: Arc<Mutex<VerdictBook>>,
@@ -95,7 +99,8 @@ impl Stages {
         telemetry::CONFIG_IN_FORCE.set(1);
         let (presence, fresh) = (Arc::new(Mutex::new(Presence::from_store(&store, now)?)), Arc::default());
         let (tasks, threads) = (JoinSet::new(), Vec::new());
-        let mut stages = Stages { store, clock, cancel, tasks, threads, views, presence, verdicts, remedy, fresh };
+        let mut stages =
+            Stages { store, clock, cancel, tasks, threads, agent: None, views, presence, verdicts, remedy, fresh };
         stages.start_scoring(scorer);
         stages.start_predicting(predictor);
         stages.start_judging(engine, notifier);
@@ -225,23 +230,32 @@ impl Stages {
     pub fn start_agent(&mut self, url: &str, heartbeat_to: SocketAddr, state_dir: &Path) {
         let Ok(url) = reqwest::Url::parse(url) else { return };
         let agent = petrel_agent::config::Config::for_local(url, heartbeat_to, state_dir);
-        let cancel = self.cancel.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = petrel_agent::run(agent, cancel.clone()).await {
+        let leave = CancellationToken::new();
+        let told = leave.clone();
+        // The server is worth running without its own agent, so this task is none of those that must not end.
+        let task = tokio::spawn(async move {
+            if let Err(error) = petrel_agent::run(agent, told).await {
                 tracing::error!(
                     error = chain(&error),
                     "the agent of this machine ended; the server goes on without it"
                 );
             }
-            // The server is worth running without its own agent, so this task ends only with it.
-            cancel.cancelled().await;
         });
+        self.agent = Some((leave, task));
     }
 
     /// Stops the stages within `timeout`, then closes the store, so that nothing acknowledged is half written.
     pub async fn stop(mut self, timeout: Duration) {
-        self.cancel.cancel();
         let deadline = tokio::time::Instant::now() + timeout;
+        if let Some((leave, task)) = self.agent.take() {
+            // First, while the server still takes its last batches.
+            leave.cancel();
+            let abort = task.abort_handle();
+            if tokio::time::timeout(AGENT_STOP_TIMEOUT, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.cancel.cancel();
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
