@@ -1,4 +1,4 @@
-//! The store's life: open (lock, load, replay), append, close. Sealing is in `seal`, reading in `select`.
+//! The store's life: open (lock, load, replay), append, close. Maintenance is in `maintain`, reading in `select`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use super::head::{Day, day_of};
 use super::index::SeriesId;
 use super::journal::{self, Position, ReplayError};
 use super::lock::{self, DirectoryLock, LockError};
+use super::maintain::Maintenance;
 use super::marks::{self, HighMarks};
 use super::metadata::{self, Metadata};
 use super::options::StoreOptions;
 use super::record::RecordSeries;
-use super::seal::Maintenance;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
 use super::{Accepted, Batch, Committed, agents, loglines, sqlite};

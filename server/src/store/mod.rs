@@ -2,14 +2,17 @@
 
 mod agents;
 mod chunk;
+mod compact;
 pub mod control;
 mod days;
 mod engine;
+mod expire;
 mod head;
 mod index;
 mod journal;
 mod lock;
 pub mod loglines;
+mod maintain;
 pub mod marks;
 mod metadata;
 mod options;
@@ -28,7 +31,7 @@ use std::sync::Arc;
 
 pub use engine::{OpenStoreError, Store, StoreStats};
 pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
-pub use seal::MaintainError;
+pub use maintain::MaintainError;
 pub use shared::AppendError;
 
 use petrel_agent::stream::protocol::Class;

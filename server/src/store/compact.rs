@@ -1,0 +1,113 @@
+//! Small chunks into larger ones, and a day that is over into as little room as it needs. Never changes what a query answers:
+//! the order in which equal times override each other stays.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Transaction, params};
+
+use super::chunk::{self, CHUNK_SAMPLES_MAX, Effort};
+use super::days::{DayError, DayFile, chunk_keys, put_series};
+use super::engine::Store;
+use super::head::{DAY_MS, merge};
+use super::index::SeriesId;
+use super::journal;
+use super::maintain::MaintainError;
+use super::seal::{SLICE_SERIES, encode_failed};
+use super::varint::DecodeError;
+use crate::series::{Labels, Timestamp};
+
+/// A chunk of this many samples is merged no more: above it there is little to gain.
+pub const MERGED_SAMPLES_MIN: usize = 720;
+/// A day's file is compacted when the day has been over for this long: late samples mostly come within it.
+const COMPACT_AFTER_MS: i64 = 2 * 3_600_000;
+
+impl Store {
+    /// Compacts the oldest day that is over and was written to since it was compacted.
+    pub(super) fn compact_one(&self, now: Timestamp) -> Result<(), MaintainError> {
+        for file in self.shared.days.all() {
+            let over = (i64::from(file.day) + 1) * DAY_MS + COMPACT_AFTER_MS < now;
+            if over && !is_compacted(&file)? {
+                self.compact(&file)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges all small chunks of a day and gives the room back.
+    pub(super) fn compact(&self, file: &DayFile) -> Result<(), DayError> {
+        if is_compacted(file)? {
+            return Ok(());
+        }
+        let all = file.series()?;
+        let unlinked = journal::list(&self.shared.dir).ok().and_then(|list| list.first().map(|(number, _)| *number));
+        let floor = journal::first_position(unlinked.unwrap_or(self.shared.active_journal()));
+        for slice in all.chunks(SLICE_SERIES) {
+            file.write(|tx| {
+                for (id, _) in slice {
+                    merge_tail(file, tx, *id)?;
+                }
+                Ok(())
+            })?;
+        }
+        file.write(|tx| {
+            let series: BTreeMap<SeriesId, &Labels> = all.iter().map(|(id, labels)| (*id, labels)).collect();
+            let listed: Vec<(SeriesId, &Labels)> = series.into_iter().collect();
+            let rewrite = || {
+                tx.execute("DELETE FROM series", [])?;
+                for block in listed.chunks(SLICE_SERIES) {
+                    put_series(tx, block)?;
+                }
+                // What was replayed from unlinked journals cannot be replayed again.
+                tx.execute("DELETE FROM sealed WHERE through < ?1", [floor as i64])?;
+                tx.execute("INSERT OR REPLACE INTO compacted (at) VALUES (1)", [])
+            };
+            rewrite().map(drop).map_err(|source| file.failed(source))
+        })?;
+        file.shrink()
+    }
+}
+
+fn is_compacted(file: &DayFile) -> Result<bool, DayError> {
+    file.read(|connection| {
+        connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM compacted)", [], |row| row.get(0))
+            .map_err(|source| file.failed(source))
+    })
+}
+
+/// Merges the chunks of a series from the first small one on: all that were accepted after it are behind it, so that the order
+/// in which equal times override each other stays.
+pub fn merge_tail(file: &DayFile, tx: &Transaction<'_>, id: SeriesId) -> Result<(), DayError> {
+    let failed = |source| file.failed(source);
+    let damaged = |key, source: DecodeError| file.damaged("chunk", key, source);
+    let (first, last) = chunk_keys(id);
+    let mut statement =
+        tx.prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key").map_err(failed)?;
+    let mut rows = statement.query([first, last]).map_err(failed)?;
+    let mut tail = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let (key, body): (i64, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+        let (count, _) = chunk::span(&body).map_err(|source| damaged(key, source))?;
+        if count < MERGED_SAMPLES_MIN || !tail.is_empty() {
+            tail.push((key, body));
+        }
+    }
+    let Some(&(begin, _)) = tail.first() else { return Ok(()) };
+    if tail.len() < 2 {
+        return Ok(());
+    }
+    let mut samples = Vec::new();
+    for (key, body) in &tail {
+        samples = merge(samples, &chunk::decode(body).map_err(|source| damaged(*key, source))?);
+    }
+    tx.prepare_cached("DELETE FROM chunk WHERE key BETWEEN ?1 AND ?2")
+        .and_then(|mut delete| delete.execute([begin, last]))
+        .map_err(failed)?;
+    let mut insert = tx.prepare_cached("INSERT INTO chunk (key, body) VALUES (?1, ?2)").map_err(failed)?;
+    for (key, part) in (begin..).zip(samples.chunks(CHUNK_SAMPLES_MAX)) {
+        let body = chunk::encode(part, Effort::Best).map_err(|error| encode_failed(file, error))?;
+        insert.execute(params![key, body]).map_err(failed)?;
+    }
+    Ok(())
+}

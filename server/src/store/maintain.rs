@@ -1,0 +1,130 @@
+//! Maintenance, off the commit path: heads into chunks (`seal`), journals and days unlinked (`expire`), days merged (`compact`).
+//! One pass at a time; each step can fail and is tried again by the next pass, and nothing is dropped from memory before it is
+//! on disk.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::days::DayError;
+use super::engine::{RetireError, Store};
+use super::journal::{self, Position};
+use crate::series::Timestamp;
+
+/// Age at which a journal file is sealed whatever its heads hold: bounds the replay of a fleet that sends little.
+const JOURNAL_AGE_MS_MAX: i64 = 2 * 3_600_000;
+/// Age at which a journal file is ended, so that its age can be known.
+const JOURNAL_OPEN_MS_MAX: i64 = 30 * 60_000;
+/// One day's file is unlinked in this time at most, by the monotonic clock. In the ordinary way one a day is due; where many are due
+/// at once the wall clock may have jumped, and this leaves hours to set it right before much is lost.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+
+/// What passes of maintenance remember.
+#[derive(Debug)]
+pub struct Maintenance {
+    /// When each journal file was first seen ended.
+    ended: BTreeMap<u64, Timestamp>,
+    active: (u64, Timestamp),
+    /// When the last day's file was unlinked.
+    expired: Option<Instant>,
+}
+
+impl Maintenance {
+    /// Nothing seen yet.
+    pub fn new(now: Timestamp) -> Maintenance {
+        Maintenance { ended: BTreeMap::new(), active: (0, now), expired: None }
+    }
+}
+
+/// Why a step of maintenance failed. It is tried again by the next pass.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintainError {
+    /// A samples file.
+    #[error(transparent)]
+    Day(#[from] DayError),
+    /// A journal file.
+    #[error(transparent)]
+    Retire(#[from] RetireError),
+    /// The directory or a file of an expired day.
+    #[error("data directory cannot be maintained")]
+    Directory(#[from] std::io::Error),
+}
+
+impl Store {
+    /// One pass: seals what is due, unlinks journals whose samples are sealed and days that the retention ended, merges a day that
+    /// is over. Blocks on disk; call it every few seconds from a thread that may block. Returns what failed.
+    pub fn maintain(&self, now: Timestamp) -> Vec<MaintainError> {
+        let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = Vec::new();
+        self.shared.write_metadata();
+        let force = self.force_position(&mut maintenance, now).unwrap_or_else(|error| {
+            problems.push(error.into());
+            0
+        });
+        self.seal(force, &mut problems);
+        problems.extend(self.retire_journals().err());
+        if maintenance.expired.is_none_or(|last| last.elapsed() >= EXPIRE_EVERY) {
+            match self.expire_day(now) {
+                Ok(true) => maintenance.expired = Some(Instant::now()),
+                Ok(false) => {}
+                Err(error) => problems.push(error),
+            }
+        }
+        problems.extend(self.compact_one(now).err());
+        for problem in &problems {
+            warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
+        }
+        problems
+    }
+
+    /// Seals and compacts all there is and unlinks all journals. For measurements, backups and a slow, complete stop.
+    pub fn flush(&self) -> Vec<MaintainError> {
+        let _one = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = Vec::new();
+        self.shared.write_metadata();
+        let before = self.shared.active_journal();
+        self.rotate();
+        self.seal(Position::MAX, &mut problems);
+        // The writer ends its file when it comes to the message; a pass that is too early leaves one file to the next.
+        for _ in 0..100 {
+            if self.shared.active_journal() != before || !journal::path(&self.shared.dir, before).exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        self.seal(Position::MAX, &mut problems);
+        problems.extend(self.retire_journals().err());
+        for file in self.shared.days.all() {
+            problems.extend(self.compact(&file).err().map(Into::into));
+        }
+        problems
+    }
+
+    /// The position up to which everything must be sealed now, because the journals are too many or too old.
+    fn force_position(&self, maintenance: &mut Maintenance, now: Timestamp) -> std::io::Result<Position> {
+        let active = self.shared.active_journal();
+        if maintenance.active.0 != active {
+            maintenance.active = (active, now);
+        } else if now - maintenance.active.1 > JOURNAL_OPEN_MS_MAX {
+            maintenance.active.1 = now;
+            self.rotate();
+        }
+        let journals = journal::list(&self.shared.dir)?;
+        maintenance.ended.retain(|number, _| journals.iter().any(|(listed, _)| listed == number));
+        let mut force = 0;
+        let mut bytes = 0;
+        for (number, path) in journals.iter().rev() {
+            bytes += super::sqlite::bytes(path);
+            if *number >= active {
+                continue;
+            }
+            let seen = *maintenance.ended.entry(*number).or_insert(now);
+            if bytes > self.shared.options.journal_bytes_max || now - seen > JOURNAL_AGE_MS_MAX {
+                force = force.max(journal::first_position(number + 1) - 1);
+            }
+        }
+        Ok(force)
+    }
+}
