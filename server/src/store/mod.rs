@@ -30,8 +30,8 @@ mod writer;
 use std::sync::Arc;
 
 pub use engine::{OpenStoreError, Store, StoreStats};
-pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
 pub use maintain::MaintainError;
+pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
 pub use shared::AppendError;
 
 use petrel_agent::stream::protocol::Class;
