@@ -93,6 +93,15 @@ pub static STORE_DISK_BYTES: LazyLock<IntGauge> =
 pub static STORE_DISK_BYTES_FREE: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("petrel_store_disk_bytes_free", "Bytes free under the data folder."));
 
+/// Files of samples unlinked, by reason: `age`, `size`.
+pub static STORE_FILES_UNLINKED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_store_files_unlinked_total", "Files of samples unlinked by the retention, by reason.", &["reason"])
+});
+
+/// Deletions of samples that operators asked for and that are done.
+pub static STORE_DELETIONS: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("petrel_store_deletions_total", "Deletions of samples done."));
+
 /// Resident memory of the server.
 pub static RESIDENT_BYTES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("petrel_resident_memory_bytes", "Resident memory of the server."));

@@ -120,6 +120,7 @@ impl Stages {
             .merge(own_metrics::router())
             .merge(api::write::router(Arc::clone(store), clock.clone(), config.write, presence, verdicts))
             .merge(api::prometheus::router_with(source, clock.clone(), config.query.clone()))
+            .merge(api::prometheus::admin::router(Arc::clone(store)))
             .merge(api::alerting::router(self.views.alerts.clone()))
             .merge(api::remedy::router(Arc::clone(&self.remedy), clock.clone()))
             .merge(v1::router(self.views.clone()))

@@ -189,6 +189,11 @@ impl DayFile {
     }
 }
 
+/// Notes that a day's samples were changed, so that what was made of them is made anew. Part of every transaction that does.
+pub fn touch(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM compacted", []).map(drop)
+}
+
 /// Appends a list of series to a file.
 pub fn put_series(tx: &Transaction<'_>, series: &[(SeriesId, &Labels)]) -> rusqlite::Result<()> {
     let mut body = Vec::new();
@@ -202,7 +207,11 @@ pub fn put_series(tx: &Transaction<'_>, series: &[(SeriesId, &Labels)]) -> rusql
     Ok(())
 }
 
-fn decode_series(packed: &[u8], all: &mut Vec<(SeriesId, Labels)>) -> Result<(), DecodeError> {
+/// Reads what [`put_series`] wrote.
+///
+/// # Errors
+/// The bytes are damaged.
+pub fn decode_series(packed: &[u8], all: &mut Vec<(SeriesId, Labels)>) -> Result<(), DecodeError> {
     let body = packed::unpack(packed)?;
     let mut reader = Reader(&body);
     while !reader.is_empty() {

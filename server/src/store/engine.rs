@@ -223,13 +223,11 @@ impl Store {
         let series = index.len() as u64;
         let head_samples = index.iter().map(|series| series.head().len() as u64).sum();
         drop(index);
-        let files = std::fs::read_dir(&self.shared.dir).into_iter().flatten().filter_map(Result::ok);
-        let disk_bytes = files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum();
         StoreStats {
             series,
             head_samples,
             journals: journal::list(&self.shared.dir).map_or(0, |journals| journals.len() as u64),
-            disk_bytes,
+            disk_bytes: self.shared.disk_bytes(),
             disk_bytes_free: self.shared.free_bytes().unwrap_or(0),
         }
     }
@@ -331,6 +329,7 @@ fn restore(
         };
         drop(index);
         let Some(series) = series else { return Some(entry.id) };
+        series.declare_in(journal::file_of(position));
         let mut head = series.head();
         for sample in entry.samples {
             let through = sealed.get(&(entry.id, day_of(sample.t)));

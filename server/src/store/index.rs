@@ -35,6 +35,17 @@ impl Series {
         self.declared_in.load(Ordering::Relaxed) == journal
     }
 
+    /// Whether there is no sample of it.
+    pub fn is_bare(&self) -> bool {
+        let head = self.head();
+        head.is_empty() && head.days().is_empty()
+    }
+
+    /// The newest journal file that has the labels; 0 for none.
+    pub fn declared_in(&self) -> u64 {
+        self.declared_in.load(Ordering::Relaxed)
+    }
+
     /// Notes that a journal file has the labels.
     pub fn declare_in(&self, journal: u64) {
         self.declared_in.store(journal, Ordering::Relaxed);
@@ -79,11 +90,17 @@ impl Index {
         self.add(self.id_last + 1, labels)
     }
 
-    /// Takes over a series as a file declares it. `None` where the number or the labels already belong to another one.
+    /// Takes over a series as a file declares it. `None` where the number or the labels already belong to another one; where that
+    /// one has no sample left it was forgotten, and gives way.
     pub fn restore(&mut self, id: SeriesId, labels: &Labels) -> Option<Arc<Series>> {
         match (self.by_id.get(&id), self.by_labels.get(labels)) {
             (Some(known), _) if known.labels == *labels => Some(Arc::clone(known)),
             (None, None) => Some(self.add(id, labels)),
+            (None, Some(known)) if known.is_bare() => {
+                let known = Arc::clone(known);
+                self.remove(&known);
+                Some(self.add(id, labels))
+            }
             _ => None,
         }
     }
@@ -197,6 +214,7 @@ mod tests {
         index.remove(&user);
         assert_eq!(found(&index, &[Matcher::equal("__name__", "cpu")]), [1]);
         assert!(found(&index, &[Matcher::equal("mode", "user")]).is_empty());
+        index.by_id(3).unwrap().head().add_day(1);
         assert!(index.restore(9, &Labels::new([("__name__", "up")])).is_none());
     }
 }

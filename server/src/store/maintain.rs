@@ -21,20 +21,28 @@ const JOURNAL_OPEN_MS_MAX: i64 = 30 * 60_000;
 /// at once the wall clock may have jumped, and this leaves hours to set it right before much is lost.
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
+/// One day's file is unlinked for its size in this time at most: often enough for an import of years, and an operator who sets a
+/// wrong limit has the time to see the log.
+const SHRINK_EVERY: Duration = Duration::from_secs(60);
+
 /// What passes of maintenance remember.
 #[derive(Debug)]
 pub struct Maintenance {
     /// When each journal file was first seen ended.
     ended: BTreeMap<u64, Timestamp>,
     active: (u64, Timestamp),
-    /// When the last day's file was unlinked.
+    /// When the retention by time last unlinked a day's file.
     expired: Option<Instant>,
+    /// When the retention by size last did.
+    shrunk: Option<Instant>,
+    /// Whether there may be series that have nothing left.
+    pub(super) forget_due: bool,
 }
 
 impl Maintenance {
     /// Nothing seen yet.
     pub fn new(now: Timestamp) -> Maintenance {
-        Maintenance { ended: BTreeMap::new(), active: (0, now), expired: None }
+        Maintenance { ended: BTreeMap::new(), active: (0, now), expired: None, shrunk: None, forget_due: false }
     }
 }
 
@@ -65,13 +73,7 @@ impl Store {
         });
         self.seal(force, &mut problems);
         problems.extend(self.retire_journals().err());
-        if maintenance.expired.is_none_or(|last| last.elapsed() >= EXPIRE_EVERY) {
-            match self.expire_day(now) {
-                Ok(true) => maintenance.expired = Some(Instant::now()),
-                Ok(false) => {}
-                Err(error) => problems.push(error),
-            }
-        }
+        self.expire(&mut maintenance, now, &mut problems);
         problems.extend(self.compact_one(now).err());
         for problem in &problems {
             warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
@@ -100,6 +102,31 @@ impl Store {
             problems.extend(self.compact(&file).err().map(Into::into));
         }
         problems
+    }
+
+    /// Unlinks what the retention ended, one file of a kind at a time, and forgets series that have nothing left.
+    fn expire(&self, maintenance: &mut Maintenance, now: Timestamp, problems: &mut Vec<MaintainError>) {
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        if is_due(maintenance.expired, EXPIRE_EVERY) {
+            match self.expire_day(now) {
+                Ok(true) => (maintenance.expired, maintenance.forget_due) = (Some(Instant::now()), true),
+                Ok(false) => {}
+                Err(error) => problems.push(error),
+            }
+        }
+        if is_due(maintenance.shrunk, SHRINK_EVERY) {
+            match self.shrink_to_size(now) {
+                Ok(true) => (maintenance.shrunk, maintenance.forget_due) = (Some(Instant::now()), true),
+                Ok(false) => {}
+                Err(error) => problems.push(error),
+            }
+        }
+        if maintenance.forget_due {
+            match self.forget_series() {
+                Ok(done) => maintenance.forget_due = !done,
+                Err(error) => problems.push(error),
+            }
+        }
     }
 
     /// The position up to which everything must be sealed now, because the journals are too many or too old.

@@ -5,6 +5,7 @@ mod chunk;
 mod compact;
 pub mod control;
 mod days;
+mod delete;
 mod engine;
 mod expire;
 mod head;
@@ -29,6 +30,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use delete::{DeleteError, Deleted};
 pub use engine::{OpenStoreError, Store, StoreStats};
 pub use maintain::MaintainError;
 pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};

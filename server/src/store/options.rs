@@ -5,12 +5,18 @@ use std::time::Duration;
 use petrel_agent::units::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
+/// Least `store.size_max`: below it `control.db` and a journal alone are more.
+const SIZE_BYTES_MIN: u64 = 16 << 20;
+
 /// The `store` section of the server's config, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawStoreOptions {
     /// How long samples are kept: a duration such as `15d`, or `off` to keep them all and take samples of any age.
     pub retention: String,
+    /// Most bytes of the data directory: above it the oldest day's samples are unlinked, never today's. A size such as `100GiB`,
+    /// or `off`.
+    pub size_max: String,
     /// Free space on the data directory's disk below which samples are refused, so that alerts and runs can still be recorded.
     pub disk_reserve: Bytes,
     /// Most series that are kept; samples of further ones are refused.
@@ -27,6 +33,7 @@ impl Default for RawStoreOptions {
     fn default() -> RawStoreOptions {
         RawStoreOptions {
             retention: "15d".to_owned(),
+            size_max: "off".to_owned(),
             disk_reserve: Bytes(256 << 20),
             series_max: 2_000_000,
             journal_bytes_max: Bytes(256 << 20),
@@ -45,6 +52,12 @@ pub enum StoreOptionsError {
         /// What was written.
         found: String,
     },
+    /// Not a size and not `off`.
+    #[error("store.size_max: `{found}` is neither a size of at least 16MiB nor `off`; write for example 100GiB")]
+    SizeMax {
+        /// What was written.
+        found: String,
+    },
     /// A limit of nothing.
     #[error("store.{key} must be at least {min}")]
     TooSmall {
@@ -60,6 +73,8 @@ pub enum StoreOptionsError {
 pub struct StoreOptions {
     /// How long samples are kept; `None` keeps all and takes samples of any age.
     pub retention: Option<Duration>,
+    /// Bytes of the data directory above which the oldest day is unlinked; `None` for no limit.
+    pub size_bytes_max: Option<u64>,
     /// Free bytes on disk below which samples are refused.
     pub disk_reserve_bytes: u64,
     /// Most series.
@@ -89,12 +104,23 @@ impl RawStoreOptions {
         };
         Ok(StoreOptions {
             retention: parse_retention(&self.retention)?,
+            size_bytes_max: parse_size_max(&self.size_max)?,
             disk_reserve_bytes: self.disk_reserve.0,
             series_max: at_least("series_max", self.series_max, 1)? as usize,
             journal_bytes_max: at_least("journal_bytes_max", self.journal_bytes_max.0, 1 << 20)?,
             log_lines_max: at_least("log_lines_max", self.log_lines_max, 1)?,
             log_bytes_max: at_least("log_bytes_max", self.log_bytes_max.0, 1 << 16)?,
         })
+    }
+}
+
+fn parse_size_max(text: &str) -> Result<Option<u64>, StoreOptionsError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.parse::<Bytes>() {
+        Ok(Bytes(bytes)) if bytes >= SIZE_BYTES_MIN => Ok(Some(bytes)),
+        _ => Err(StoreOptionsError::SizeMax { found: text.to_owned() }),
     }
 }
 
@@ -124,6 +150,10 @@ mod tests {
         for wrong in ["", "5m", "never", "-1d"] {
             assert!(parse_retention(wrong).unwrap_err().to_string().contains("store.retention"), "{wrong}");
         }
+        for wrong in ["", "1MiB", "much", "-1GiB"] {
+            assert!(parse_size_max(wrong).unwrap_err().to_string().contains("store.size_max"), "{wrong}");
+        }
+        assert_eq!((parse_size_max("off"), parse_size_max("1GiB")), (Ok(None), Ok(Some(1 << 30))));
         let none = RawStoreOptions { series_max: 0, ..RawStoreOptions::default() };
         assert_eq!(none.check(), Err(StoreOptionsError::TooSmall { key: "series_max", min: 1 }));
     }

@@ -8,7 +8,7 @@ use rusqlite::{Transaction, params};
 
 use super::chunk::{self, CHUNK_SAMPLES_MAX, Effort, EncodeError};
 use super::compact::{MERGED_SAMPLES_MIN, merge_tail};
-use super::days::{DayError, DayFile, chunk_keys, put_series};
+use super::days::{DayError, DayFile, chunk_keys, put_series, touch};
 use super::engine::Store;
 use super::head::{Day, Taken, day_of};
 use super::index::{Series, SeriesId};
@@ -41,7 +41,8 @@ impl Store {
         }
     }
 
-    fn seal_slice(&self, slice: &[Arc<Series>], problems: &mut Vec<MaintainError>) {
+    /// Seals what the heads of some series hold; returns with nothing of it lost, also where it fails.
+    pub(super) fn seal_slice(&self, slice: &[Arc<Series>], problems: &mut Vec<MaintainError>) {
         let taken: Vec<(&Arc<Series>, Taken)> =
             slice.iter().filter_map(|series| Some((series, series.head().take()?))).collect();
         let mut by_day: BTreeMap<Day, Vec<Sealing<'_>>> = BTreeMap::new();
@@ -97,7 +98,7 @@ fn seal_day(file: &DayFile, sealings: &[Sealing<'_>]) -> Result<(), DayError> {
             if !undeclared.is_empty() {
                 put_series(tx, &undeclared)?;
             }
-            tx.execute("DELETE FROM compacted", [])
+            touch(tx)
         };
         head().map_err(|source| file.failed(source))?;
         for sealing in sealings {

@@ -199,6 +199,12 @@ impl Shared {
         rustix::fs::statvfs(&self.dir).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// Bytes of all files of the data directory.
+    pub fn disk_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
+        files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
     /// Which instants are accepted.
     pub fn allowed(&self, now: Timestamp, future_ms_max: i64) -> Allowed {
         let from = match self.options.retention {

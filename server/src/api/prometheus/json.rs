@@ -34,7 +34,7 @@ impl IntoResponse for Failure {
         let status = match self.kind {
             "bad_data" => StatusCode::BAD_REQUEST,
             "execution" => StatusCode::UNPROCESSABLE_ENTITY,
-            "timeout" => StatusCode::SERVICE_UNAVAILABLE,
+            "timeout" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             // The client that would read it is gone; Prometheus uses nginx's 499.
             "canceled" => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             _ => StatusCode::INTERNAL_SERVER_ERROR,

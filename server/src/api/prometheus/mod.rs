@@ -2,6 +2,7 @@
 //! reads parameters, hands the work to `query` through the [`gate`], and writes the answer as Prometheus writes it. Rules
 //! and alerts of that API are served elsewhere.
 
+pub mod admin;
 mod gate;
 mod json;
 mod params;

@@ -27,7 +27,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let malformed = |text: String| Failure { kind: "bad_data", text };
         let Query(mut pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
             .map_err(|error| malformed(error.body_text()))?;
-        if request.method() == Method::POST {
+        if request.method() == Method::POST || request.method() == Method::PUT {
             let Form(body) = Form::<Vec<(String, String)>>::from_request(request, state)
                 .await
                 .map_err(|error| malformed(error.body_text()))?;

@@ -1,5 +1,7 @@
 //! Tests of the store that are larger than one file's own.
 
 mod chunk;
+mod deletion;
 mod engine;
 mod golden;
+mod world;
