@@ -142,8 +142,7 @@ fn cut_chunks(file: &DayFile, tx: &Transaction<'_>, id: SeriesId, range: TimeRan
     let failed = |source| file.failed(source);
     let (first, last) = chunk_keys(id);
     let mut touched = Vec::new();
-    let mut statement =
-        tx.prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2").map_err(failed)?;
+    let mut statement = tx.prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2").map_err(failed)?;
     let mut rows = statement.query([first, last]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         let (key, body): (i64, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
@@ -177,10 +176,8 @@ fn unlist(file: &DayFile, tx: &Transaction<'_>, gone: &BTreeSet<SeriesId>) -> Re
     }
     let failed = |source| file.failed(source);
     let mut statement = tx.prepare("SELECT block, body FROM series ORDER BY block").map_err(failed)?;
-    let blocks: Vec<(i64, Vec<u8>)> = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .and_then(Iterator::collect)
-        .map_err(failed)?;
+    let blocks: Vec<(i64, Vec<u8>)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(failed)?;
     for (block, body) in blocks {
         let mut listed = Vec::new();
         decode_series(&body, &mut listed).map_err(|source| file.damaged("series", block, source))?;

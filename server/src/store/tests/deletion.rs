@@ -23,8 +23,11 @@ fn action() -> impl Strategy<Value = Action> {
     // Three days, coarse times, so that deletions end inside days, chunks and heads, and late samples meet what was deleted.
     let at = || (0i64..300).prop_map(|n| n * 900_000);
     let samples = prop::collection::vec((at(), any::<u32>()), 1..60);
-    let delete = (0u8..7, at(), 0i64..200_000_000)
-        .prop_map(|(series, from, length)| Action::Delete { series, from, to: from + length });
+    let delete = (0u8..7, at(), 0i64..200_000_000).prop_map(|(series, from, length)| Action::Delete {
+        series,
+        from,
+        to: from + length,
+    });
     prop_oneof![
         6 => prop::collection::vec((0u8..6, samples), 1..4).prop_map(Action::Append),
         4 => delete,
