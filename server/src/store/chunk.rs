@@ -1,35 +1,43 @@
 //! A sealed chunk: samples of one series, sorted by time and unique in time, as columns. The layout stands in
-//! docs/formats/store.md. Constants, regular times and decimal numbers have tags of our own, because most of a host's series
-//! are one of these and a general codec spends bytes on finding out; the rest is `pco`. Every bit of a value comes back.
+//! docs/formats/store.md. Constants, regular times and integers of any scale have tags of our own, because most of a host's
+//! series are one of these and a general codec spends bytes on finding out; the rest is `pco`. Every bit of a value comes back.
 
 use pco::standalone::{simple_compress, simple_decompress_into};
 use pco::{ChunkConfig, DeltaSpec, ModeSpec};
 
 use super::varint::{self, DecodeError, Reader};
+use super::{decimals, walk};
 use crate::query::source::TimeRange;
 use crate::series::{Sample, Timestamp};
 
-/// Largest number of samples in a chunk: what one read of a short range may have to decode (about 20 µs).
+/// Largest number of samples in a chunk: what one read of a short range may have to decode (about 10 µs).
 pub const CHUNK_SAMPLES_MAX: usize = 1440;
 /// Decoding refuses more than this; later writers may go up to it.
 const DECODE_SAMPLES_MAX: usize = 1 << 16;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_FIRST: u8 = 1;
 const TIMES_REGULAR: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_VARINT: u8 = 2;
+const TIMES_WALK: u8 = 3;
 const VALUES_CONSTANT: u8 = 0;
 const VALUES_FLOAT: u8 = 1;
 const VALUES_DECIMAL: u8 = 2;
 const VALUES_DECIMAL_VARINT: u8 = 3;
 const VALUES_RAW: u8 = 4;
+const VALUES_WALK: u8 = 5;
 
-/// Powers of ten that decimal values are scaled by. Four decimals are what the kernel's files have at most.
-const SCALES: [f64; 5] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0];
-/// Integers from here on are not all representable as floats.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// Up to this many numbers plain varints are tried against pco, whose headers are about 40 bytes.
-const VARINT_COUNT_MAX: usize = 256;
+/// Times farther apart than this are told as plain differences: a walk's arithmetic has 55 bits.
+const WALK_SPAN_MAX: u64 = 1 << 53;
+/// With more exceptions than one in so many values, none are made and the floats are coded as they are.
+const EXCEPTIONS_SHARE: usize = 8;
+/// Among no more different values than these pco may find a better code than a walk, which knows only near and far.
+const DISTINCT_MAX: usize = 64;
+/// Values on which pco's costly search is tried first.
+const PROBE_SAMPLES: usize = 256;
+/// Higher levels of pco gained under 1 % on floats of 720 and more.
+const PCO_LEVEL: usize = 6;
 
 /// How much time encoding may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,25 +65,34 @@ pub fn encode(samples: &[Sample], effort: Effort) -> Result<Vec<u8>, EncodeError
     debug_assert!(samples.is_sorted_by(|a, b| a.t < b.t) && samples.len() <= CHUNK_SAMPLES_MAX);
     let mut out = vec![VERSION];
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(out) };
+    let span = last.t.wrapping_sub(first.t) as u64;
     varint::put(&mut out, samples.len() as u64);
     varint::put_signed(&mut out, first.t);
-    varint::put(&mut out, last.t.wrapping_sub(first.t) as u64);
-    put_times(&mut out, samples)
-        .and_then(|()| put_values(&mut out, samples, effort))
-        .map_err(|source| EncodeError { samples: samples.len(), source })?;
+    varint::put(&mut out, span);
+    put_times(&mut out, samples, span);
+    put_values(&mut out, samples, effort).map_err(|source| EncodeError { samples: samples.len(), source })?;
     Ok(out)
 }
 
-fn put_times(out: &mut Vec<u8>, samples: &[Sample]) -> pco::errors::PcoResult<()> {
-    let deltas: Vec<i64> = samples.windows(2).map(|pair| pair[1].t - pair[0].t).collect();
-    if deltas.windows(2).all(|pair| pair[0] == pair[1]) {
+fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) {
+    let mut steps = samples.windows(2).map(|pair| pair[1].t.wrapping_sub(pair[0].t));
+    let step = steps.next();
+    if steps.all(|other| Some(other) == step) {
         out.push(TIMES_REGULAR);
-        return Ok(());
+        return;
     }
-    let packed = simple_compress(&deltas, &config(ModeSpec::Classic, DeltaSpec::NoOp, Effort::Fast))?;
-    let plain = varints(&deltas);
-    push_shorter(out, (TIMES_VARINT, &plain), (TIMES_PCO, &packed));
-    Ok(())
+    let mut body = Vec::new();
+    if span < WALK_SPAN_MAX {
+        out.push(TIMES_WALK);
+        let times: Vec<Timestamp> = samples.iter().map(|sample| sample.t).collect();
+        walk::put(&mut body, &times);
+    } else {
+        out.push(TIMES_VARINT);
+        for pair in samples.windows(2) {
+            varint::put_signed(&mut body, pair[1].t.wrapping_sub(pair[0].t));
+        }
+    }
+    varint::put_bytes(out, &body);
 }
 
 /// Values that are not finite stand as exceptions in front, so that a staleness marker does not spoil the rest.
@@ -87,50 +104,99 @@ fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::err
         return Ok(());
     }
     let mut values: Vec<f64> = samples.iter().map(|sample| sample.v).collect();
-    let mut exceptions = Vec::new();
-    let mut count = 0u64;
-    let mut held = values.iter().copied().find(|value| value.is_finite()).unwrap_or(0.0);
-    let mut after = 0;
-    for (i, value) in values.iter_mut().enumerate() {
-        if value.is_finite() {
-            held = *value;
-        } else {
-            varint::put(&mut exceptions, (i - after) as u64);
-            exceptions.extend_from_slice(&value.to_le_bytes());
-            (*value, after, count) = (held, i, count + 1);
-        }
-    }
     let mut body = Vec::new();
-    varint::put(&mut body, count);
-    body.extend_from_slice(&exceptions);
+    let count = values.iter().filter(|value| is_exception(**value)).count();
+    if count * EXCEPTIONS_SHARE > values.len() {
+        varint::put(&mut body, 0);
+        let tag = put_floats(&mut body, &values, effort)?;
+        out.push(tag);
+        out.extend_from_slice(&body);
+        return Ok(());
+    }
+    varint::put(&mut body, count as u64);
+    if count > 0 {
+        take_exceptions(&mut body, &mut values);
+    }
     let tag = put_finite(&mut body, &values, effort)?;
     out.push(tag);
     out.extend_from_slice(&body);
     Ok(())
 }
 
+fn is_exception(value: f64) -> bool {
+    !value.is_finite() || value.to_bits() == (-0.0f64).to_bits()
+}
+
+fn take_exceptions(out: &mut Vec<u8>, values: &mut [f64]) {
+    let mut held = values.iter().copied().find(|value| !is_exception(*value)).unwrap_or(0.0);
+    let mut after = 0;
+    for (i, value) in values.iter_mut().enumerate() {
+        if is_exception(*value) {
+            varint::put(out, (i - after) as u64);
+            out.extend_from_slice(&value.to_le_bytes());
+            (*value, after) = (held, i);
+        } else {
+            held = *value;
+        }
+    }
+}
+
+/// Appends values that are finite and not −0; returns their tag.
 fn put_finite(out: &mut Vec<u8>, values: &[f64], effort: Effort) -> pco::errors::PcoResult<u8> {
-    if let Some((scale, integers)) = as_decimals(values) {
-        out.push(scale);
-        let packed = simple_compress(&integers, &config(ModeSpec::Classic, delta_of(&integers), effort))?;
-        if integers.len() <= VARINT_COUNT_MAX {
-            let deltas: Vec<i64> =
-                std::iter::once(integers[0]).chain(integers.windows(2).map(|pair| pair[1] - pair[0])).collect();
-            let plain = varints(&deltas);
-            if plain.len() <= packed.len() {
-                out.extend_from_slice(&plain);
-                return Ok(VALUES_DECIMAL_VARINT);
+    let Some((scale, integers)) = decimals::from_floats(values) else { return put_floats(out, values, effort) };
+    let mut walked = vec![scale];
+    varint::put_signed(&mut walked, integers[0]);
+    walk::put(&mut walked, &integers);
+    if decimals::is_binary(scale) && effort == Effort::Best {
+        let mut floats = Vec::new();
+        let tag = put_floats(&mut floats, values, effort)?;
+        if floats.len() < walked.len() {
+            out.extend_from_slice(&floats);
+            return Ok(tag);
+        }
+    }
+    // From a quarter of a byte each on, few values have more order than a walk sees, such as a clock's few frequencies.
+    if effort == Effort::Best && walked.len() > values.len() / 4 && is_of_few(&integers) {
+        let packed = simple_compress(&integers, &config(DeltaSpec::NoOp))?;
+        if packed.len() + 1 < walked.len() {
+            out.push(scale);
+            out.extend_from_slice(&packed);
+            return Ok(VALUES_DECIMAL);
+        }
+    }
+    out.extend_from_slice(&walked);
+    Ok(VALUES_WALK)
+}
+
+/// Whether there are at most [`DISTINCT_MAX`] different numbers.
+fn is_of_few(integers: &[i64]) -> bool {
+    let mut distinct: Vec<i64> = Vec::with_capacity(DISTINCT_MAX);
+    for integer in integers {
+        if let Err(at) = distinct.binary_search(integer) {
+            if distinct.len() == DISTINCT_MAX {
+                return false;
+            }
+            distinct.insert(at, *integer);
+        }
+    }
+    true
+}
+
+/// Appends floats of any kind; returns their tag.
+fn put_floats(out: &mut Vec<u8>, values: &[f64], effort: Effort) -> pco::errors::PcoResult<u8> {
+    let mut packed = simple_compress(values, &config(float_delta(values)))?;
+    // pco finds multiples of what is no power of ten, at ten times the cost: only where a part of the values says it is worth it.
+    if effort == Effort::Best {
+        let part = &values[..values.len().min(PROBE_SAMPLES)];
+        let searched = ChunkConfig::default().with_mode_spec(ModeSpec::Auto).with_delta_spec(DeltaSpec::Auto);
+        let plain = simple_compress(part, &config(float_delta(part)))?;
+        if simple_compress(part, &searched)?.len() * 10 < plain.len() * 9 {
+            let found = simple_compress(values, &searched)?;
+            if found.len() < packed.len() {
+                packed = found;
             }
         }
-        out.extend_from_slice(&packed);
-        return Ok(VALUES_DECIMAL);
     }
-    // `Auto` costs up to ten times as much and finds multiples and quantization that the decimals above do not cover.
-    let (mode, delta) = match effort {
-        Effort::Fast => (ModeSpec::Classic, DeltaSpec::NoOp),
-        Effort::Best => (ModeSpec::Auto, DeltaSpec::Auto),
-    };
-    let packed = simple_compress(values, &config(mode, delta, effort))?;
     if packed.len() < values.len() * 8 {
         out.extend_from_slice(&packed);
         return Ok(VALUES_FLOAT);
@@ -141,55 +207,17 @@ fn put_finite(out: &mut Vec<u8>, values: &[f64], effort: Effort) -> pco::errors:
     Ok(VALUES_RAW)
 }
 
-fn config(mode: ModeSpec, delta: DeltaSpec, effort: Effort) -> ChunkConfig {
-    let level = if effort == Effort::Fast { 4 } else { 8 };
-    ChunkConfig::default().with_compression_level(level).with_mode_spec(mode).with_delta_spec(delta)
+/// Differences where the floats' bits lie nearer to each other than to one in the middle: one pass, no trial compression.
+fn float_delta(values: &[f64]) -> DeltaSpec {
+    let bits = |a: f64, b: f64| u64::from(u64::BITS - a.to_bits().abs_diff(b.to_bits()).leading_zeros());
+    let centre = values[values.len() / 2];
+    let apart: u64 = values.iter().map(|value| bits(*value, centre)).sum();
+    let steps: u64 = values.windows(2).map(|pair| bits(pair[0], pair[1])).sum();
+    if apart <= steps { DeltaSpec::NoOp } else { DeltaSpec::TryConsecutive(1) }
 }
 
-fn varints(numbers: &[i64]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(numbers.len() * 2);
-    for &number in numbers {
-        varint::put_signed(&mut out, number);
-    }
-    out
-}
-
-/// The values as integers over a power of ten, where that gives back every bit.
-fn as_decimals(values: &[f64]) -> Option<(u8, Vec<i64>)> {
-    SCALES.iter().enumerate().find_map(|(index, scale)| {
-        let integer = |&value: &f64| {
-            let scaled = (value * scale).round();
-            let exact = scaled.abs() < EXACT_MAX && (scaled as i64 as f64 / scale).to_bits() == value.to_bits();
-            exact.then_some(scaled as i64)
-        };
-        values.iter().map(integer).collect::<Option<Vec<i64>>>().map(|integers| (index as u8, integers))
-    })
-}
-
-/// Differences or plain numbers, whichever spread less by the mean of their logarithms: one pass, no trial compression.
-fn delta_of(integers: &[i64]) -> DeltaSpec {
-    let spread = |numbers: &mut dyn Iterator<Item = i64>| {
-        let mut before: Option<i64> = None;
-        let mut bits = 0u64;
-        for number in numbers {
-            let apart = before.map_or(0, |before| number.abs_diff(before));
-            bits += u64::from(u64::BITS - apart.leading_zeros());
-            before = Some(number);
-        }
-        bits
-    };
-    let centre = integers[integers.len() / 2];
-    let plain: u64 =
-        integers.iter().map(|&number| u64::from(u64::BITS - number.abs_diff(centre).leading_zeros())).sum();
-    let first = spread(&mut integers.iter().copied());
-    let second = spread(&mut integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])));
-    if plain <= first && plain <= second { DeltaSpec::NoOp } else { DeltaSpec::TryConsecutive(1) }
-}
-
-fn push_shorter(out: &mut Vec<u8>, plain: (u8, &[u8]), packed: (u8, &[u8])) {
-    let (tag, bytes) = if plain.1.len() <= packed.1.len() { plain } else { packed };
-    out.push(tag);
-    varint::put_bytes(out, bytes);
+fn config(delta: DeltaSpec) -> ChunkConfig {
+    ChunkConfig::default().with_compression_level(PCO_LEVEL).with_mode_spec(ModeSpec::Classic).with_delta_spec(delta)
 }
 
 /// How many samples a chunk has and from when to when, without decoding it.
@@ -202,7 +230,7 @@ pub fn span(body: &[u8]) -> Result<(usize, TimeRange), DecodeError> {
 
 fn head(reader: &mut Reader<'_>) -> Result<(usize, TimeRange), DecodeError> {
     match reader.byte()? {
-        VERSION => {}
+        VERSION_FIRST..=VERSION => {}
         found => return Err(DecodeError::Unknown { what: "chunk version", found }),
     }
     let count = reader.unsigned()? as usize;
@@ -219,76 +247,167 @@ fn head(reader: &mut Reader<'_>) -> Result<(usize, TimeRange), DecodeError> {
 /// # Errors
 /// The bytes are damaged or of a newer version.
 pub fn decode(body: &[u8]) -> Result<Vec<Sample>, DecodeError> {
-    let mut reader = Reader(body);
-    let (count, range) = head(&mut reader)?;
-    let times = times(&mut reader, count, range)?;
-    let values = values(&mut reader, count)?;
-    Ok(times.into_iter().zip(values).map(|(t, v)| Sample { t, v }).collect())
+    let mut samples = Vec::new();
+    decode_within(body, TimeRange { from: Timestamp::MIN, to: Timestamp::MAX }, &mut samples)?;
+    Ok(samples)
 }
 
-fn times(reader: &mut Reader<'_>, count: usize, range: TimeRange) -> Result<Vec<Timestamp>, DecodeError> {
-    let steps = count - 1;
-    let deltas = match reader.byte()? {
-        TIMES_REGULAR => {
-            let step = if steps == 0 { 0 } else { range.to.wrapping_sub(range.from) / steps as i64 };
-            vec![step; steps]
-        }
-        TIMES_PCO => unpack(reader.bytes()?, steps)?,
+/// Appends the samples of a range. What comes after it is not decoded.
+///
+/// # Errors
+/// The bytes are damaged or of a newer version; `out` is then as it was.
+pub fn decode_within(body: &[u8], range: TimeRange, out: &mut Vec<Sample>) -> Result<(), DecodeError> {
+    let mut reader = Reader(body);
+    let (count, span) = head(&mut reader)?;
+    let begin = out.len();
+    let decoded = put_decoded_times(&mut reader, (count, span), range, out)
+        .and_then(|before| fill_values(&mut reader, count, before, &mut out[begin..]));
+    if decoded.is_err() {
+        out.truncate(begin);
+    }
+    decoded
+}
+
+/// Appends samples of the range with their times only; returns how many of the chunk lie before them.
+fn put_decoded_times(
+    reader: &mut Reader<'_>,
+    (count, span): (usize, TimeRange),
+    range: TimeRange,
+    out: &mut Vec<Sample>,
+) -> Result<usize, DecodeError> {
+    let tag = reader.byte()?;
+    if tag == TIMES_REGULAR {
+        let step = span.to.wrapping_sub(span.from) / (count as i64 - 1).max(1);
+        let time = |i: usize| span.from.wrapping_add(step.wrapping_mul(i as i64));
+        // Damaged bytes may have wrapped; what is then out of order is found out below like any other.
+        let (from, to) = if range.from <= span.from && span.to <= range.to {
+            (0, count)
+        } else {
+            (partition(count, |i| time(i) < range.from), partition(count, |i| time(i) <= range.to))
+        };
+        out.extend((from..to).map(|i| Sample { t: time(i), v: 0.0 }));
+        return Ok(from);
+    }
+    let mut times = Vec::with_capacity(count);
+    match tag {
+        TIMES_WALK => walk::read(reader.bytes()?, span.from, count, |t| times.push(t))?,
+        TIMES_PCO => sum_times(span.from, unpack(reader.bytes()?, count - 1)?.into_iter().map(Ok), &mut times)?,
         TIMES_VARINT => {
             let mut plain = Reader(reader.bytes()?);
-            (0..steps).map(|_| plain.signed()).collect::<Result<_, _>>()?
+            sum_times(span.from, (1..count).map(|_| plain.signed()), &mut times)?;
         }
         found => return Err(DecodeError::Unknown { what: "tag of times", found }),
-    };
-    let mut t = range.from;
-    let later = deltas.into_iter().map(|delta| {
-        t = t.wrapping_add(delta);
-        t
-    });
-    Ok(std::iter::once(range.from).chain(later).collect())
+    }
+    let from = times.partition_point(|t| *t < range.from);
+    let to = times.partition_point(|t| *t <= range.to);
+    out.extend(times.get(from..to).unwrap_or(&[]).iter().map(|&t| Sample { t, v: 0.0 }));
+    Ok(from)
 }
 
-fn values(reader: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, DecodeError> {
+fn sum_times(
+    first: Timestamp,
+    differences: impl Iterator<Item = Result<i64, DecodeError>>,
+    times: &mut Vec<Timestamp>,
+) -> Result<(), DecodeError> {
+    let mut t = first;
+    times.push(t);
+    for difference in differences {
+        t = t.wrapping_add(difference?);
+        times.push(t);
+    }
+    Ok(())
+}
+
+/// The first of `count` numbers for which a condition does not hold that no later one fulfils.
+fn partition(count: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if holds(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// Sets the values of samples of which `before` are not asked for.
+fn fill_values(
+    reader: &mut Reader<'_>,
+    count: usize,
+    before: usize,
+    samples: &mut [Sample],
+) -> Result<(), DecodeError> {
     let tag = reader.byte()?;
     if tag == VALUES_CONSTANT {
-        return Ok(vec![reader.float()?; count]);
+        let value = reader.float()?;
+        for sample in samples {
+            sample.v = value;
+        }
+        return Ok(());
     }
-    let mut exceptions = Vec::new();
+    let exceptions_count = reader.count(9)?;
+    let exceptions = reader.clone();
+    for _ in 0..exceptions_count {
+        reader.unsigned()?;
+        reader.float()?;
+    }
+    fill_finite(reader, tag, (count, before), samples)?;
+    let mut exceptions = exceptions;
     let mut at = 0usize;
-    for _ in 0..reader.count(9)? {
-        at = at.saturating_add(reader.unsigned()? as usize);
-        exceptions.push((at, reader.float()?));
+    for _ in 0..exceptions_count {
+        at = at.saturating_add(exceptions.unsigned()? as usize);
+        let value = exceptions.float()?;
+        if at >= count {
+            return Err(DecodeError::Impossible { what: "place of an exception" });
+        }
+        if let Some(sample) = at.checked_sub(before).and_then(|at| samples.get_mut(at)) {
+            sample.v = value;
+        }
     }
-    let mut values = finite(reader, tag, count)?;
-    for (at, value) in exceptions {
-        *values.get_mut(at).ok_or(DecodeError::Impossible { what: "place of an exception" })? = value;
-    }
-    Ok(values)
+    Ok(())
 }
 
-fn finite(reader: &mut Reader<'_>, tag: u8, count: usize) -> Result<Vec<f64>, DecodeError> {
-    let integers: Vec<i64>;
-    let scale;
+fn fill_finite(
+    reader: &mut Reader<'_>,
+    tag: u8,
+    (count, before): (usize, usize),
+    samples: &mut [Sample],
+) -> Result<(), DecodeError> {
+    let wanted = before + samples.len();
+    let mut places = samples.iter_mut();
+    let mut skip = before;
+    let mut set = |value: f64| {
+        if skip > 0 {
+            skip -= 1;
+        } else if let Some(sample) = places.next() {
+            sample.v = value;
+        }
+    };
     match tag {
-        VALUES_FLOAT => return unpack(reader.0, count),
-        VALUES_RAW => return (0..count).map(|_| reader.float()).collect(),
+        VALUES_FLOAT => unpack(reader.0, count)?.into_iter().for_each(set),
+        VALUES_RAW => {
+            for _ in 0..wanted {
+                set(reader.float()?);
+            }
+        }
         VALUES_DECIMAL => {
-            scale = reader.byte()?;
-            integers = unpack(reader.0, count)?;
+            let divisor = decimals::divisor(reader.byte()?)?;
+            unpack(reader.0, count)?.into_iter().for_each(|integer: i64| set(integer as f64 / divisor));
         }
         VALUES_DECIMAL_VARINT => {
-            scale = reader.byte()?;
+            let divisor = decimals::divisor(reader.byte()?)?;
             let mut sum = 0i64;
-            let next = |_| {
+            for _ in 0..wanted {
                 sum = sum.wrapping_add(reader.signed()?);
-                Ok(sum)
-            };
-            integers = (0..count).map(next).collect::<Result<_, DecodeError>>()?;
+                set(sum as f64 / divisor);
+            }
+        }
+        VALUES_WALK => {
+            let divisor = decimals::divisor(reader.byte()?)?;
+            let first = reader.signed()?;
+            walk::read(reader.0, first, wanted, |integer| set(integer as f64 / divisor))?;
         }
         found => return Err(DecodeError::Unknown { what: "tag of values", found }),
     }
-    let scale = SCALES.get(usize::from(scale)).ok_or(DecodeError::Unknown { what: "scale", found: scale })?;
-    Ok(integers.into_iter().map(|integer| integer as f64 / scale).collect())
+    Ok(())
 }
 
 /// pco's numbers; fewer than `count` is damage.

@@ -1,10 +1,12 @@
 //! Store: what was acknowledged is durable. SQLite files with one writer each, heads in memory, sealed chunks on disk.
 
 mod agents;
+mod bits;
 mod chunk;
 mod compact;
 pub mod control;
 mod days;
+mod decimals;
 mod delete;
 mod engine;
 mod expire;
@@ -26,6 +28,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod varint;
+mod walk;
 mod writer;
 
 use std::sync::Arc;
