@@ -45,8 +45,7 @@ fn param(evaluator: &Evaluator<'_>, aggregate: &Aggregate, grid: &Grid) -> Resul
 /// The streams of each group.
 fn group(streams: &[Stream], aggregate: &Aggregate) -> (Vec<Vec<usize>>, Groups) {
     let mut groups = Groups::default();
-    let of: Vec<usize> =
-        streams.iter().map(|stream| groups.enter(group_labels(&stream.labels, &aggregate.grouping))).collect();
+    let of = groups.enter_grouped(streams, &aggregate.grouping);
     (groups.members(&of), groups)
 }
 

@@ -7,7 +7,7 @@ use crate::query::ast::{Binary, BinaryOp, Matching};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Frame, Grid, Stream, is_absent};
-use crate::query::matching::{Groups, enter_all};
+use crate::query::matching::Groups;
 
 /// The value of an operator expression at each step.
 pub(super) fn eval(evaluator: &Evaluator<'_>, binary: &Binary, grid: &Grid) -> Result<Frame, QueryError> {
@@ -117,8 +117,8 @@ fn presence(streams: &[Stream], of: &[usize], groups: usize) -> Vec<Vec<bool>> {
 /// `and` keeps the left values whose group has a right value, `unless` those whose group has none.
 fn intersect(mut lhs: Vec<Stream>, rhs: &[Stream], matching: &Matching, wanted: bool) -> Vec<Stream> {
     let mut groups = Groups::default();
-    let right_of = enter_all(&mut groups, rhs, matching);
-    let left_of = enter_all(&mut groups, &lhs, matching);
+    let right_of = groups.enter_matched(rhs, matching);
+    let left_of = groups.enter_matched(&lhs, matching);
     let right = presence(rhs, &right_of, groups.len());
     for (stream, group) in lhs.iter_mut().zip(left_of) {
         for (step, value) in stream.values.iter_mut().enumerate() {
@@ -134,8 +134,8 @@ fn intersect(mut lhs: Vec<Stream>, rhs: &[Stream], matching: &Matching, wanted: 
 /// `or`: all of the left, and of the right what has no match there at its step.
 fn unite(mut lhs: Vec<Stream>, mut rhs: Vec<Stream>, matching: &Matching) -> Result<Vec<Stream>, QueryError> {
     let mut groups = Groups::default();
-    let left_of = enter_all(&mut groups, &lhs, matching);
-    let right_of = enter_all(&mut groups, &rhs, matching);
+    let left_of = groups.enter_matched(&lhs, matching);
+    let right_of = groups.enter_matched(&rhs, matching);
     let left = presence(&lhs, &left_of, groups.len());
     for (stream, group) in rhs.iter_mut().zip(right_of) {
         for (value, &taken) in stream.values.iter_mut().zip(&left[group]) {

@@ -25,7 +25,7 @@ pub use convert::{ParseQueryError, format, parse};
 pub use error::QueryError;
 pub use eval::grid::StepRange;
 pub use limits::{Cancel, Limits, QueryOptions, QueryOptionsError, RawQueryOptions};
-pub use print::number;
+pub use print::{number, write_number};
 
 #[cfg(test)]
 mod scenarios;

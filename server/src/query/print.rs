@@ -1,6 +1,6 @@
 //! Writes an expression as PromQL that parses back to the same expression. It decides nothing.
 
-use std::fmt::{Display, Formatter, Result};
+use std::fmt::{Display, Formatter, Result, Write as _};
 
 use crate::query::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, Group, Grouping, Place, Selector, Subquery,
@@ -87,14 +87,27 @@ impl Display for BinaryOp {
 
 /// A value as Prometheus writes it: shortest digits that read back the same, `NaN`, `+Inf`, `-Inf`.
 pub fn number(value: f64) -> String {
+    let mut out = String::new();
+    write_number(&mut out, value);
+    out
+}
+
+/// Appends what [`number`] gives.
+pub fn write_number(out: &mut String, value: f64) {
+    let size = value.abs();
     if value.is_nan() {
-        "NaN".to_owned()
+        out.push_str("NaN");
     } else if value.is_infinite() {
-        if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
-    } else if value != 0.0 && (value.abs() >= 1e21 || value.abs() < 1e-6) {
-        exponent(value)
+        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else if (1e-5..1e15).contains(&size) || value == 0.0 {
+        // Most values, and `zmij` writes them without exponent: the same digits as the standard library's, five times as fast.
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(value);
+        out.push_str(text.strip_suffix(".0").unwrap_or(text));
+    } else if (1e-6..1e21).contains(&size) {
+        let _ = write!(out, "{value}");
     } else {
-        format!("{value}")
+        out.push_str(&exponent(value));
     }
 }
 
@@ -231,4 +244,53 @@ fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> Result {
 
 fn names(labels: &[String]) -> String {
     labels.iter().map(|name| label(name)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_go() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-1.5, "-1.5"),
+            (100.0, "100"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            // Halfway between two of sixteen digits: the even one.
+            (917_941_293_960_884.25, "917941293960884.2"),
+            (917_941_293_960_884.75, "917941293960884.8"),
+            (1e-5, "0.00001"),
+            (1e-6, "0.000001"),
+            (9.9e-7, "9.9e-07"),
+            (1e15, "1000000000000000"),
+            (1e16, "10000000000000000"),
+            (123_456_789_012_345_680_000.0, "123456789012345680000"),
+            (1e21, "1e+21"),
+            (-1.5e-300, "-1.5e-300"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    proptest! {
+        /// The standard library's digits may differ in the last place where two are equally near; these are then the even ones.
+        #[test]
+        fn numbers_are_the_shortest_that_read_back(
+            value in prop_oneof![-1e22..1e22, -1e5..1e5, -1.0..1.0, (-1e9..1e9).prop_map(f64::round), any::<f64>()]
+        ) {
+            prop_assume!(f64::is_finite(value));
+            let text = number(value);
+            prop_assert_eq!(text.parse::<f64>().map(f64::to_bits), Ok(f64::to_bits(value)));
+            let digits = |text: &str| text.split('e').next().unwrap_or("").trim_matches(['-', '0', '.']).replace('.', "").len();
+            prop_assert_eq!(digits(&text), digits(&format!("{value:e}")));
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Where queries read from. The store is one source; a remote engine and sampled forecast paths are others.
 
+use std::ops::{ControlFlow, Range};
+
 use crate::series::{Labels, Matcher, Sample, Timestamp};
 
 /// Series that fulfil all matchers, with samples in a time range.
@@ -13,6 +15,19 @@ pub trait Source: Send + Sync {
     /// The limit was met, or the samples cannot be read.
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError>;
 
+    /// The series of [`Source::select`], found but not read yet. A source that can read some without the others says so here.
+    ///
+    /// # Errors
+    /// As [`Source::select`]; reading may fail later.
+    fn find<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        Ok(Box::new(self.select(matchers, range, samples_max)?))
+    }
+
     /// Label sets of the series that fulfil any of the matcher lists (all series where there is none) and may have a sample
     /// in the range.
     ///
@@ -22,6 +37,38 @@ pub trait Source: Send + Sync {
 
     /// Type, help and unit per metric name, as far as senders told. Sorted by name.
     fn metadata(&self) -> Vec<(String, MetricMetadata)>;
+}
+
+/// Series that were found, to be read in any portions, also by several threads at a time, without holding all samples at once.
+pub trait Selection: Sync {
+    /// How many there are; some may turn out to have no sample in the range.
+    fn count(&self) -> usize;
+
+    /// Reads the series of these numbers, which must be below [`Selection::count`], and shows each that has a sample in the range,
+    /// in the order of their numbers, until it is told to break off. The contract of [`Source`] holds for each series.
+    ///
+    /// # Errors
+    /// The limit was met over all portions, or the samples cannot be read.
+    fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError>;
+}
+
+/// Takes one series of a [`Selection`].
+pub type Show<'a> = dyn FnMut(&Labels, &[Sample]) -> ControlFlow<()> + 'a;
+
+/// Series that were read already.
+impl Selection for Vec<Selected> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError> {
+        for one in &self[numbers] {
+            if show(&one.labels, &one.samples).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A closed range of time.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
+use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Source, TimeRange};
 use crate::series::{Labels, MatchOp, Matcher, NAME, Sample};
 
 /// Fresh samples over a source. What is fresh wins over what is stored at the same time.
@@ -66,6 +66,19 @@ impl Source for Overlay<'_> {
         }
         let total: usize = selected.iter().map(|series| series.samples.len()).sum();
         if total as u64 > samples_max { Err(SelectError::TooManySamples { samples_max }) } else { Ok(selected) }
+    }
+
+    /// What has nothing fresh in it is read as the base reads it.
+    fn find<'b>(
+        &'b self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
+        if self.matching(matchers, range).is_empty() {
+            return self.base.find(matchers, range, samples_max);
+        }
+        Ok(Box::new(self.select(matchers, range, samples_max)?))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {

@@ -2,16 +2,18 @@
 //! equal, because it was accepted later.
 
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::Statement;
 
 use super::chunk;
 use super::days::{DayError, DayFile, chunk_keys};
 use super::engine::Store;
 use super::head::{Day, day_of, merge, within};
 use super::index::{Series, SeriesId};
-use crate::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
+use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Show, Source, TimeRange};
 use crate::series::{Labels, Matcher, NAME, Sample, Timestamp};
 
 impl Store {
@@ -38,57 +40,28 @@ impl Store {
     }
 }
 
-/// A series with what of it was found so far.
-struct Found {
-    series: Arc<Series>,
-    sealed: Vec<Sample>,
-    memory: [Vec<Sample>; 2],
-}
-
-/// Counts samples against the query's limit.
-struct Budget {
-    left: u64,
-    samples_max: u64,
-}
-
-impl Budget {
-    fn take(&mut self, samples: usize) -> Result<(), SelectError> {
-        self.left = self
-            .left
-            .checked_sub(samples as u64)
-            .ok_or(SelectError::TooManySamples { samples_max: self.samples_max })?;
-        Ok(())
-    }
-}
+/// Series read at a time: few enough for their samples to stay in a core's cache, enough to pay for a transaction.
+const PORTION_SERIES: usize = 256;
 
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        let candidates = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).select(matchers);
-        let mut budget = Budget { left: samples_max, samples_max };
-        let (from, to) = (day_of(range.from), day_of(range.to));
-        let mut by_day: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
-        let mut found = Vec::new();
-        // Memory first: what sealing moves to disk meanwhile is then seen twice, and never not at all.
-        for series in candidates {
-            let head = series.head();
-            let memory = head.copy(range);
-            let days: Vec<Day> = head.days().iter().copied().filter(|day| (from..=to).contains(day)).collect();
-            drop(head);
-            if days.is_empty() && memory.iter().all(Vec::is_empty) {
-                continue;
-            }
-            memory.iter().try_for_each(|layer| budget.take(layer.len()))?;
-            for day in days {
-                by_day.entry(day).or_default().push(found.len());
-            }
-            found.push(Found { series, sealed: Vec::new(), memory });
-        }
-        for (day, members) in by_day {
-            // A day that retention unlinked a moment ago has no samples any more.
-            let Some(file) = self.shared.days.get(day) else { continue };
-            read_day(&file, &members, &mut found, range, &mut budget)?;
-        }
-        Ok(found.into_iter().filter_map(assemble).collect())
+        let found = self.find(matchers, range, samples_max)?;
+        let mut selected = Vec::with_capacity(found.count());
+        found.read(0..found.count(), &mut |labels, samples| {
+            selected.push(Selected { labels: labels.clone(), samples: samples.to_vec() });
+            ControlFlow::Continue(())
+        })?;
+        Ok(selected)
+    }
+
+    fn find<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        let series = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).select(matchers);
+        Ok(Box::new(Found { store: self, series, range, samples_max, taken: AtomicU64::new(0) }))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {
@@ -110,53 +83,118 @@ impl Source for Store {
     }
 }
 
-fn assemble(found: Found) -> Option<Selected> {
-    let [sealing, recent] = found.memory;
-    let samples = merge(merge(found.sealed, &sealing), &recent);
-    (!samples.is_empty()).then(|| Selected { labels: found.series.labels.clone(), samples })
+/// Series whose labels fulfil the matchers.
+struct Found<'a> {
+    store: &'a Store,
+    series: Vec<Arc<Series>>,
+    range: TimeRange,
+    samples_max: u64,
+    /// Samples read so far, by all portions.
+    taken: AtomicU64,
 }
 
-fn read_day(
-    file: &DayFile,
-    members: &[usize],
-    found: &mut [Found],
-    range: TimeRange,
-    budget: &mut Budget,
-) -> Result<(), SelectError> {
-    let read = file.read(|connection| {
-        for &member in members {
-            let of_day = read_series(file, connection, found[member].series.id, range)?;
-            if let Err(limit) = budget.take(of_day.len()) {
-                return Ok(Err(limit));
-            }
-            found[member].sealed.extend(of_day);
-        }
-        Ok(Ok(()))
-    });
-    read.map_err(|error| SelectError::Read(Box::new(error)))?
-}
-
-fn read_series(
-    file: &DayFile,
-    connection: &Connection,
-    id: SeriesId,
-    range: TimeRange,
-) -> Result<Vec<Sample>, DayError> {
-    let failed = |source| file.failed(source);
-    let (first, last) = chunk_keys(id);
-    let mut statement = connection
-        .prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key")
-        .map_err(failed)?;
-    let mut rows = statement.query([first, last]).map_err(failed)?;
-    let mut samples = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        let key: i64 = row.get(0).map_err(failed)?;
-        let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
-        let damaged = |source| file.damaged("chunk", key, source);
-        let (_, span) = chunk::span(body).map_err(damaged)?;
-        if span.from <= range.to && span.to >= range.from {
-            samples = merge(samples, within(&chunk::decode(body).map_err(damaged)?, range));
-        }
+impl Selection for Found<'_> {
+    fn count(&self) -> usize {
+        self.series.len()
     }
-    Ok(samples)
+
+    fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError> {
+        for portion in self.series[numbers].chunks(PORTION_SERIES) {
+            for (series, samples) in portion.iter().zip(self.read_portion(portion)?) {
+                if !samples.is_empty() && show(&series.labels, &samples).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Found<'_> {
+    /// The samples of each series.
+    fn read_portion(&self, portion: &[Arc<Series>]) -> Result<Vec<Vec<Sample>>, SelectError> {
+        let (from, to) = (day_of(self.range.from), day_of(self.range.to));
+        let mut by_day: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
+        let mut memory = Vec::with_capacity(portion.len());
+        // Memory first: what sealing moves to disk meanwhile is then seen twice, and never not at all.
+        for (at, series) in portion.iter().enumerate() {
+            let head = series.head();
+            memory.push(head.copy(self.range));
+            for day in head.days().iter().filter(|day| (from..=to).contains(day)) {
+                by_day.entry(*day).or_default().push(at);
+            }
+        }
+        let mut samples = vec![Vec::new(); portion.len()];
+        for (day, members) in by_day {
+            // A day that retention unlinked a moment ago has no samples any more.
+            let Some(file) = self.store.shared.days.get(day) else { continue };
+            self.read_day(&file, portion, &members, &mut samples)?;
+        }
+        for (samples, layers) in samples.iter_mut().zip(memory) {
+            for layer in layers {
+                self.take(layer.len())?;
+                *samples = merge(std::mem::take(samples), &layer);
+            }
+        }
+        Ok(samples)
+    }
+
+    fn read_day(
+        &self,
+        file: &DayFile,
+        portion: &[Arc<Series>],
+        members: &[usize],
+        samples: &mut [Vec<Sample>],
+    ) -> Result<(), SelectError> {
+        let read = file.read(|connection| {
+            let failed = |source| file.failed(source);
+            // One transaction: without it SQLite locks and unlocks the file for each series.
+            let tx = connection.unchecked_transaction().map_err(failed)?;
+            let mut chunks = tx
+                .prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key")
+                .map_err(failed)?;
+            for &member in members {
+                let before = samples[member].len();
+                self.read_series(file, &mut chunks, portion[member].id, &mut samples[member])?;
+                if let Err(limit) = self.take(samples[member].len() - before) {
+                    return Ok(Err(limit));
+                }
+            }
+            Ok(Ok(()))
+        });
+        read.map_err(|error| SelectError::Read(Box::new(error)))?
+    }
+
+    /// Adds what a day's file has of a series; days are read in their order.
+    fn read_series(
+        &self,
+        file: &DayFile,
+        chunks: &mut Statement<'_>,
+        id: SeriesId,
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), DayError> {
+        let failed = |source| file.failed(source);
+        let (first, last) = chunk_keys(id);
+        let mut rows = chunks.query([first, last]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let key: i64 = row.get(0).map_err(failed)?;
+            let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
+            let damaged = |source| file.damaged("chunk", key, source);
+            let (_, span) = chunk::span(body).map_err(damaged)?;
+            if span.from <= self.range.to && span.to >= self.range.from {
+                let decoded = chunk::decode(body).map_err(damaged)?;
+                *samples = merge(std::mem::take(samples), within(&decoded, self.range));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts samples against the query's limit.
+    fn take(&self, samples: usize) -> Result<(), SelectError> {
+        let taken = self.taken.fetch_add(samples as u64, Ordering::Relaxed).saturating_add(samples as u64);
+        if taken > self.samples_max {
+            return Err(SelectError::TooManySamples { samples_max: self.samples_max });
+        }
+        Ok(())
+    }
 }

@@ -34,7 +34,7 @@ async fn post(path: &str, form: &'static str, want: Expect) {
 
 #[tokio::test]
 async fn queries_answer_as_prometheus_does() {
-    get("/api/v1/query?query=up&time=0.5", expect![[r#"200 {"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","host":"\"b\""},"value":[0.500,"1e+21"]},{"metric":{"__name__":"up","host":"a"},"value":[0.500,"1"]}]}}"#]]).await;
+    get("/api/v1/query?query=up&time=0.5", expect![[r#"200 {"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","host":"a"},"value":[0.500,"1"]},{"metric":{"__name__":"up","host":"\"b\""},"value":[0.500,"1e+21"]}]}}"#]]).await;
     get(
         "/api/v1/query?query=1-2",
         expect![[r#"200 {"status":"success","data":{"resultType":"scalar","result":[3,"-1"]}}"#]],
@@ -64,7 +64,7 @@ async fn errors_have_their_type_and_say_what_is_wrong() {
         expect![[r#"400 {"error":"invalid parameter \"step\": is missing","errorType":"bad_data","status":"error"}"#]],
     )
     .await;
-    get("/api/v1/query?query=up%2Bon()up", expect![[r#"422 {"error":"found duplicate series for the match group {} on the right hand-side of the operation: [{__name__=\"up\", host=\"\\\"b\\\"\"}, {__name__=\"up\", host=\"a\"}];many-to-many matching not allowed: matching labels must be unique on one side","errorType":"execution","status":"error"}"#]]).await;
+    get("/api/v1/query?query=up%2Bon()up", expect![[r#"422 {"error":"found duplicate series for the match group {} on the right hand-side of the operation: [{__name__=\"up\", host=\"a\"}, {__name__=\"up\", host=\"\\\"b\\\"\"}];many-to-many matching not allowed: matching labels must be unique on one side","errorType":"execution","status":"error"}"#]]).await;
     get("/api/v1/query?query=up&timeout=0.000001", expect![[r#"503 {"error":"query timed out in expression evaluation after 0ns","errorType":"timeout","status":"error"}"#]]).await;
     get(
         "/api/v1/series",

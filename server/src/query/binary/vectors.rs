@@ -10,7 +10,7 @@ use crate::query::ast::{Binary, Group, Matching};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Grid, Stream, is_absent};
-use crate::query::matching::{Groups, enter_all};
+use crate::query::matching::Groups;
 use crate::series::{Labels, NAME};
 
 use super::{drops_name, element};
@@ -27,8 +27,8 @@ pub(super) fn eval(
     let swapped = matches!(matching.group, Group::Right(_));
     let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
     let mut groups = Groups::default();
-    let many_of = enter_all(&mut groups, &many, matching);
-    let one_of = enter_all(&mut groups, &one, matching);
+    let many_of = groups.enter_matched(&many, matching);
+    let one_of = groups.enter_matched(&one, matching);
     let one_in = groups.members(&one_of);
     let many_in = groups.members(&many_of);
     let (fill_many, fill_one) =

@@ -2,11 +2,12 @@
 //! a selector are read once for all steps. It stops at the deadline, at a cancel and at the limit of samples.
 
 pub(crate) mod grid;
+mod meter;
+mod pieces;
 pub(crate) mod select;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use crate::query::aggregate;
 use crate::query::ast::{Expr, Place};
@@ -17,6 +18,7 @@ use crate::query::limits::Limits;
 use crate::query::source::Source;
 
 use grid::{Frame, Grid, Stream};
+use meter::Meter;
 
 /// Warnings and infos kept of one query; Prometheus shows ten.
 const NOTES_MAX: usize = 10;
@@ -29,11 +31,7 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) query: Grid,
     /// A range query: its answer is ordered by labels, so that sorting has no effect.
     pub(crate) is_range: bool,
-    started: Instant,
-    /// Samples held now.
-    held: Cell<u64>,
-    /// Work since the last look at the clock.
-    work: Cell<u64>,
+    pub(super) meter: Meter<'a>,
     warnings: RefCell<BTreeSet<String>>,
     infos: RefCell<BTreeSet<String>>,
 }
@@ -45,9 +43,7 @@ impl<'a> Evaluator<'a> {
             limits,
             query,
             is_range,
-            started: Instant::now(),
-            held: Cell::new(0),
-            work: Cell::new(0),
+            meter: Meter::new(limits),
             warnings: RefCell::default(),
             infos: RefCell::default(),
         }
@@ -55,8 +51,8 @@ impl<'a> Evaluator<'a> {
 
     /// The value of `expr` at each step of `grid`.
     pub(crate) fn eval(&self, expr: &Expr, grid: &Grid) -> Result<Frame, QueryError> {
-        self.check_stop()?;
-        let before = self.held.get();
+        self.meter.check_stop()?;
+        let before = self.meter.held();
         let frame = match expr {
             Expr::Number(value) => Frame::Scalar(vec![*value; grid.count]),
             Expr::Text(text) => Frame::Text(text.clone()),
@@ -71,7 +67,7 @@ impl<'a> Evaluator<'a> {
             Expr::Binary(binary) => binary::eval(self, binary, grid)?,
         };
         // What the node used on its way is gone, its value stays until its parent is done.
-        self.held.set(before);
+        self.meter.let_go(before);
         self.hold(frame.cells())?;
         Ok(frame)
     }
@@ -100,42 +96,19 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Counts samples as held until the node that asks is done.
+    /// [`Meter::hold`].
     pub(crate) fn hold(&self, samples: u64) -> Result<(), QueryError> {
-        let held = self.held.get().saturating_add(samples);
-        self.held.set(held);
-        if held > self.limits.samples_max {
-            return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
-        }
-        self.worked(samples)
+        self.meter.hold(samples)
     }
 
-    /// Samples that may still be held.
+    /// [`Meter::samples_left`].
     pub(crate) fn samples_left(&self) -> u64 {
-        self.limits.samples_max.saturating_sub(self.held.get())
+        self.meter.samples_left()
     }
 
-    /// Counts work and looks now and then whether to go on.
+    /// [`Meter::worked`].
     pub(crate) fn worked(&self, samples: u64) -> Result<(), QueryError> {
-        // About a tenth of a millisecond of work lies between two looks.
-        const BETWEEN_LOOKS: u64 = 1 << 16;
-        let work = self.work.get() + samples;
-        if work < BETWEEN_LOOKS {
-            self.work.set(work);
-            return Ok(());
-        }
-        self.check_stop()
-    }
-
-    fn check_stop(&self) -> Result<(), QueryError> {
-        self.work.set(0);
-        if self.limits.cancel.is_cancelled() {
-            return Err(QueryError::Cancelled);
-        }
-        if self.started.elapsed() > self.limits.timeout {
-            return Err(QueryError::TimedOut { timeout: self.limits.timeout });
-        }
-        Ok(())
+        self.meter.worked(samples)
     }
 
     /// Tells of something that is likely a mistake in the query.

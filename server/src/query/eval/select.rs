@@ -1,13 +1,19 @@
 //! From samples to columns: instant selectors, and windows of samples for functions over ranges. The windows are open on
-//! their left and move over samples that were read once.
+//! their left and move over samples that were read once, one series after the other.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
 
 use crate::query::ast::{At, Expr, Range, Selector, Subquery};
 use crate::query::error::QueryError;
-use crate::query::source::{SelectError, Selected, TimeRange};
+use crate::query::source::{SelectError, TimeRange};
 use crate::series::{Labels, Sample, Timestamp};
 
 use super::Evaluator;
 use super::grid::{ABSENT, Frame, Grid, Stream};
+use super::meter::Meter;
+use super::pieces::in_pieces;
 
 /// Step of a subquery that names none; Prometheus takes its evaluation interval, which is a minute by default.
 const SUBQUERY_STEP_MS: i64 = 60_000;
@@ -67,6 +73,65 @@ pub(crate) struct Window<'a> {
     pub(crate) at: Timestamp,
     /// The step.
     pub(crate) step: usize,
+    series: &'a Falls<'a>,
+    /// Number of the first sample among the series'.
+    first: usize,
+}
+
+impl Window<'_> {
+    /// The values from which a counter fell to the next sample. The series is searched for them once, not in each window.
+    pub(crate) fn before_falls(&self) -> impl Iterator<Item = f64> {
+        let falls = self.series.places.get_or_init(|| {
+            let pairs = self.series.samples.windows(2).enumerate();
+            pairs.filter(|(_, pair)| pair[1].v < pair[0].v).map(|(place, _)| place).collect()
+        });
+        let from = falls.partition_point(|place| *place < self.first);
+        let last = self.first + self.samples.len() - 1;
+        falls[from..].iter().take_while(move |place| **place < last).map(|place| self.series.samples[*place].v)
+    }
+}
+
+/// The samples of a series and, once asked for, the places after which they fall.
+struct Falls<'a> {
+    samples: &'a [Sample],
+    places: OnceCell<Vec<usize>>,
+}
+
+/// The way of windows over series.
+struct Slide<'a> {
+    meter: &'a Meter<'a>,
+    grid: &'a Grid,
+    range_ms: i64,
+    ends: Ends,
+}
+
+impl Slide<'_> {
+    /// The value of `of` at each window that has samples; `None` where there is none at all.
+    fn over(
+        &self,
+        samples: &[Sample],
+        of: &impl Fn(&Window<'_>) -> Option<f64>,
+    ) -> Result<Option<Vec<f64>>, QueryError> {
+        let series = Falls { samples, places: OnceCell::new() };
+        let mut values = Vec::with_capacity(self.grid.count);
+        let (mut from, mut to, mut work, mut found) = (0, 0, 0, false);
+        for step in 0..self.grid.count {
+            let end = self.ends.at(self.grid, step);
+            to += samples[to..].iter().take_while(|sample| sample.t <= end).count();
+            from += samples[from..to].iter().take_while(|sample| sample.t <= end - self.range_ms).count();
+            let within = &samples[from..to];
+            let at = self.grid.at(step);
+            let window =
+                Window { samples: within, end, range_ms: self.range_ms, at, step, series: &series, first: from };
+            let value = if within.is_empty() { None } else { of(&window) };
+            found |= value.is_some();
+            values.push(value.unwrap_or(ABSENT));
+            work += within.len() as u64 + 1;
+        }
+        self.meter.worked(work)?;
+        self.meter.hold(values.len() as u64)?;
+        Ok(found.then_some(values))
+    }
 }
 
 impl Evaluator<'_> {
@@ -84,35 +149,29 @@ impl Evaluator<'_> {
         &self,
         selector: &Selector,
         grid: &Grid,
-        take: impl Fn(&Sample) -> f64,
+        take: impl Fn(&Sample) -> f64 + Sync,
     ) -> Result<Vec<Stream>, QueryError> {
         let ends = self.ends(selector.at, selector.offset_ms);
         let times = ends.grid(grid);
-        let lookback_ms = self.limits.lookback_ms;
-        let selected = self.select(selector, times.start - lookback_ms + 1, times.last())?;
-        let mut streams = Vec::with_capacity(selected.len());
-        for series in selected {
+        let (lookback_ms, meter) = (self.limits.lookback_ms, &self.meter);
+        let range = TimeRange { from: times.start - lookback_ms + 1, to: times.last() };
+        self.each_series(selector, range, |labels, samples| {
             let mut values = Vec::with_capacity(grid.count);
-            let mut next = 0;
+            let (mut next, mut found) = (0, false);
             for step in 0..times.count {
                 let at = times.at(step);
-                while series.samples.get(next).is_some_and(|sample| sample.t <= at) {
-                    next += 1;
-                }
-                let last = next.checked_sub(1).map(|i| &series.samples[i]);
+                next += samples[next..].iter().take_while(|sample| sample.t <= at).count();
+                let last = next.checked_sub(1).map(|i| &samples[i]);
                 let last = last.filter(|sample| sample.t > at - lookback_ms && !sample.is_stale());
+                found |= last.is_some();
                 values.push(last.map_or(ABSENT, &take));
             }
             if ends.is_fixed() {
                 values.resize(grid.count, values.first().copied().unwrap_or(ABSENT));
             }
-            self.hold(values.len() as u64)?;
-            let stream = Stream { labels: series.labels, drop_name: false, values };
-            if !stream.is_empty() {
-                streams.push(stream);
-            }
-        }
-        Ok(streams)
+            meter.hold(values.len() as u64)?;
+            Ok(found.then(|| Stream { labels: labels.clone(), drop_name: false, values }))
+        })
     }
 
     /// The windows of a range selector or subquery, in any parentheses.
@@ -127,12 +186,11 @@ impl Evaluator<'_> {
     fn range_windows(&self, range: &Range, grid: &Grid) -> Result<Windows, QueryError> {
         let ends = self.ends(range.selector.at, range.selector.offset_ms);
         let times = ends.grid(grid);
-        let selected = self.select(&range.selector, times.start - range.range_ms + 1, times.last())?;
-        let series = selected.into_iter().map(|mut series| {
-            series.samples.retain(|sample| !sample.is_stale());
-            WindowSeries { labels: series.labels, drop_name: false, samples: series.samples }
-        });
-        let series = series.filter(|series| !series.samples.is_empty()).collect();
+        let series = self.each_series(&range.selector, range_of(&times, range.range_ms), |labels, samples| {
+            let samples = without_markers(samples).into_owned();
+            let series = WindowSeries { labels: labels.clone(), drop_name: false, samples };
+            Ok((!series.samples.is_empty()).then_some(series))
+        })?;
         Ok(Windows { series, range_ms: range.range_ms, ends })
     }
 
@@ -165,39 +223,42 @@ impl Evaluator<'_> {
         Ok(windows(series))
     }
 
-    /// Calls `of` for each window of each series that has samples in it; series without any value are left out.
+    /// The value of `of` at each window of each series of a range selector or subquery; windows without samples have none, and
+    /// series without any value are left out.
     pub(crate) fn over_windows(
         &self,
-        windows: Windows,
+        expr: &Expr,
         grid: &Grid,
-        mut of: impl FnMut(&Window<'_>) -> Option<f64>,
+        of: impl Fn(&Window<'_>) -> Option<f64> + Sync,
     ) -> Result<Vec<Stream>, QueryError> {
-        let Windows { series, range_ms, ends } = windows;
-        let mut streams = Vec::with_capacity(series.len());
-        for WindowSeries { labels, drop_name, samples } in series {
-            let mut values = Vec::with_capacity(grid.count);
-            let (mut from, mut to) = (0, 0);
-            for step in 0..grid.count {
-                let end = ends.at(grid, step);
-                while samples.get(to).is_some_and(|sample| sample.t <= end) {
-                    to += 1;
-                }
-                while samples.get(from).is_some_and(|sample| sample.t <= end - range_ms) {
-                    from += 1;
-                }
-                let within = &samples[from.min(to)..to];
-                let window = Window { samples: within, end, range_ms, at: grid.at(step), step };
-                let value = if within.is_empty() { None } else { of(&window) };
-                values.push(value.unwrap_or(ABSENT));
-                self.worked(within.len() as u64 + 1)?;
-            }
-            self.hold(values.len() as u64)?;
-            let stream = Stream { labels, drop_name, values };
-            if !stream.is_empty() {
-                streams.push(stream);
-            }
+        let meter = &self.meter;
+        if let Expr::Range(range) = expr.unwrapped() {
+            let ends = self.ends(range.selector.at, range.selector.offset_ms);
+            let slide = Slide { meter, grid, range_ms: range.range_ms, ends };
+            return self.each_series(&range.selector, range_of(&ends.grid(grid), range.range_ms), |labels, samples| {
+                let values = slide.over(&without_markers(samples), &of)?;
+                Ok(values.map(|values| Stream { labels: labels.clone(), drop_name: false, values }))
+            });
         }
-        Ok(streams)
+        let Windows { series, range_ms, ends } = self.windows(expr, grid)?;
+        let slide = Slide { meter, grid, range_ms, ends };
+        in_pieces(series.len(), |piece| {
+            let mut streams = Vec::with_capacity(piece.len());
+            for WindowSeries { labels, drop_name, samples } in &series[piece] {
+                let values = slide.over(samples, &of)?;
+                streams.extend(values.map(|values| Stream { labels: labels.clone(), drop_name: *drop_name, values }));
+            }
+            Ok(streams)
+        })
+    }
+
+    /// Whether all steps see the same windows of an expression.
+    pub(crate) fn has_fixed_windows(&self, expr: &Expr) -> bool {
+        match expr.unwrapped() {
+            Expr::Range(range) => range.selector.at.is_some(),
+            Expr::Subquery(subquery) => subquery.at.is_some(),
+            _ => false,
+        }
     }
 
     fn ends(&self, at: Option<At>, offset_ms: i64) -> Ends {
@@ -209,18 +270,44 @@ impl Evaluator<'_> {
         Ends { fixed, offset_ms }
     }
 
-    /// Series in the order of their labels.
-    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp) -> Result<Vec<Selected>, QueryError> {
-        let range = TimeRange { from, to };
-        let mut selected =
-            self.source.select(&selector.matchers, range, self.samples_left()).map_err(|error| match error {
-                SelectError::TooManySamples { .. } => {
-                    QueryError::TooManySamples { samples_max: self.limits.samples_max }
+    /// What `of` makes of each series, in the order of the source.
+    fn each_series<T: Send>(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        of: impl Fn(&Labels, &[Sample]) -> Result<Option<T>, QueryError> + Sync,
+    ) -> Result<Vec<T>, QueryError> {
+        let (meter, samples_max) = (&self.meter, self.limits.samples_max);
+        let failed = |error| match error {
+            SelectError::TooManySamples { .. } => QueryError::TooManySamples { samples_max },
+            SelectError::Read(_) => QueryError::Select(error),
+        };
+        let found = self.source.find(&selector.matchers, range, self.samples_left()).map_err(failed)?;
+        in_pieces(found.count(), |piece| {
+            let mut made = Vec::with_capacity(piece.len());
+            let mut stopped = None;
+            let mut show = |labels: &Labels, samples: &[Sample]| {
+                match meter.hold(samples.len() as u64).and_then(|()| of(labels, samples)) {
+                    Ok(one) => made.extend(one),
+                    Err(error) => stopped = Some(error),
                 }
-                SelectError::Read(_) => QueryError::Select(error),
-            })?;
-        self.hold(selected.iter().map(|series| series.samples.len() as u64).sum())?;
-        selected.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(selected)
+                if stopped.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            found.read(piece, &mut show).map_err(failed)?;
+            stopped.map_or(Ok(made), Err)
+        })
     }
+}
+
+/// The times that windows of this width cover, which are open on their left.
+fn range_of(ends: &Grid, range_ms: i64) -> TimeRange {
+    TimeRange { from: ends.start - range_ms + 1, to: ends.last() }
+}
+
+/// The samples that are values.
+fn without_markers(samples: &[Sample]) -> Cow<'_, [Sample]> {
+    if samples.iter().any(Sample::is_stale) {
+        return samples.iter().copied().filter(|sample| !sample.is_stale()).collect();
+    }
+    Cow::Borrowed(samples)
 }

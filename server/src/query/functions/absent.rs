@@ -16,8 +16,7 @@ pub(super) fn instant(evaluator: &Evaluator<'_>, expr: &Expr, grid: &Grid) -> Re
 
 /// One at each step without any sample in its window.
 pub(super) fn over_time(evaluator: &Evaluator<'_>, expr: &Expr, grid: &Grid) -> Result<Frame, QueryError> {
-    let windows = evaluator.windows(expr, grid)?;
-    let streams = evaluator.over_windows(windows, grid, |_| Some(1.0))?;
+    let streams = evaluator.over_windows(expr, grid, |_| Some(1.0))?;
     Ok(invert(&streams, expr, grid))
 }
 

@@ -44,17 +44,17 @@ pub(super) fn plain(name: &str) -> Option<OfWindow> {
 
 /// A function of [`plain`] over each window.
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid, of: OfWindow) -> Result<Frame, QueryError> {
-    let windows = evaluator.windows(arg(call, 0)?, grid)?;
-    let mut streams = if windows.ends.is_fixed() {
+    let expr = arg(call, 0)?;
+    let mut streams = if evaluator.has_fixed_windows(expr) {
         // All steps have the same window: one stands for all.
-        let mut streams = evaluator.over_windows(windows, &Grid { count: 1, ..*grid }, of)?;
+        let mut streams = evaluator.over_windows(expr, &Grid { count: 1, ..*grid }, of)?;
         for stream in &mut streams {
             evaluator.hold(grid.count as u64)?;
             stream.values.resize(grid.count, stream.values[0]);
         }
         streams
     } else {
-        evaluator.over_windows(windows, grid, of)?
+        evaluator.over_windows(expr, grid, of)?
     };
     let name = call.function.as_str();
     if matches!(name, "rate" | "increase") {
@@ -88,10 +88,8 @@ pub(super) fn with_params(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -
                 let text = format!("quantile value should be between 0 and 1, got {}", number(*wrong));
                 evaluator.warn(&text, call.args_place);
             }
-            let mut values = Vec::new();
             over(evaluator, arg(call, 1)?, grid, |window| {
-                values.clear();
-                values.extend(window.samples.iter().map(|sample| sample.v));
+                let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.v).collect();
                 Some(quantile(q[window.step], &mut values))
             })?
         }
@@ -119,10 +117,9 @@ fn over(
     evaluator: &Evaluator<'_>,
     expr: &Expr,
     grid: &Grid,
-    of: impl FnMut(&Window<'_>) -> Option<f64>,
+    of: impl Fn(&Window<'_>) -> Option<f64> + Sync,
 ) -> Result<Frame, QueryError> {
-    let windows = evaluator.windows(expr, grid)?;
-    let mut streams = evaluator.over_windows(windows, grid, of)?;
+    let mut streams = evaluator.over_windows(expr, grid, of)?;
     for stream in &mut streams {
         stream.drop_name = true;
     }

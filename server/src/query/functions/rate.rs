@@ -27,8 +27,7 @@ fn extrapolated(window: &Window<'_>, is_counter: bool) -> Option<(f64, f64)> {
     };
     let mut change = last.v - first.v;
     if is_counter {
-        let resets = window.samples.windows(2).filter(|pair| pair[1].v < pair[0].v);
-        change = resets.fold(change, |change, pair| change + pair[0].v);
+        change = window.before_falls().fold(change, |change, before| change + before);
     }
     let seconds = |ms: i64| ms as f64 / 1000.0;
     let sampled = seconds(last.t - first.t);
@@ -70,7 +69,7 @@ pub(super) fn idelta(window: &Window<'_>) -> Option<f64> {
 
 /// How often a counter fell.
 pub(super) fn resets(window: &Window<'_>) -> f64 {
-    count_pairs(window.samples, |before, after| after < before)
+    window.before_falls().count() as f64
 }
 
 /// How often the value changed; NaN to NaN is no change.
