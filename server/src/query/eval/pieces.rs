@@ -14,7 +14,8 @@ const PIECE_MAX: usize = 256;
 const PIECES_PER_THREAD: usize = 4;
 
 /// Cores besides the one that each query has anyway. Reading it takes longer than a small query.
-static SPARE_CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(0, |cores| cores.get() - 1));
+static SPARE_CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(0, |cores| cores.get() - 1));
 /// Threads that help queries now, over all queries; at most [`SPARE_CORES`]. Who finds none works alone.
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
 

@@ -252,15 +252,6 @@ impl Evaluator<'_> {
         })
     }
 
-    /// Whether all steps see the same windows of an expression.
-    pub(crate) fn has_fixed_windows(&self, expr: &Expr) -> bool {
-        match expr.unwrapped() {
-            Expr::Range(range) => range.selector.at.is_some(),
-            Expr::Subquery(subquery) => subquery.at.is_some(),
-            _ => false,
-        }
-    }
-
     fn ends(&self, at: Option<At>, offset_ms: i64) -> Ends {
         let fixed = at.map(|at| match at {
             At::Start => self.query.start,
@@ -296,6 +287,15 @@ impl Evaluator<'_> {
             found.read(piece, &mut show).map_err(failed)?;
             stopped.map_or(Ok(made), Err)
         })
+    }
+}
+
+/// Whether all steps see the same windows of an expression.
+pub(crate) fn has_fixed_windows(expr: &Expr) -> bool {
+    match expr.unwrapped() {
+        Expr::Range(range) => range.selector.at.is_some(),
+        Expr::Subquery(subquery) => subquery.at.is_some(),
+        _ => false,
     }
 }
 

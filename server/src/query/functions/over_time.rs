@@ -4,7 +4,7 @@ use crate::query::ast::{Call, Expr};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid};
-use crate::query::eval::select::Window;
+use crate::query::eval::select::{Window, has_fixed_windows};
 use crate::query::print::number;
 
 use super::stats::{Mean, Spread, Sum, quantile, regression};
@@ -45,7 +45,7 @@ pub(super) fn plain(name: &str) -> Option<OfWindow> {
 /// A function of [`plain`] over each window.
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid, of: OfWindow) -> Result<Frame, QueryError> {
     let expr = arg(call, 0)?;
-    let mut streams = if evaluator.has_fixed_windows(expr) {
+    let mut streams = if has_fixed_windows(expr) {
         // All steps have the same window: one stands for all.
         let mut streams = evaluator.over_windows(expr, &Grid { count: 1, ..*grid }, of)?;
         for stream in &mut streams {
