@@ -1,8 +1,8 @@
 //! The vocabulary of series that every part of the server shares: labels, samples, matchers. No behaviour beyond that.
 
-use std::fmt;
-use std::sync::Arc;
+mod labels;
 
+pub use labels::{Labels, Pairs};
 pub use petrel_models::Timestamp;
 
 /// The label that holds a series' metric name.
@@ -29,91 +29,6 @@ impl Sample {
     /// Whether this is the marker of [`Sample::stale`].
     pub fn is_stale(&self) -> bool {
         self.v.to_bits() == STALE_NAN_BITS
-    }
-}
-
-/// A label set: names are unique and sorted, empty values are absent. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Labels(Arc<[(Arc<str>, Arc<str>)]>);
-
-impl Labels {
-    /// The empty set.
-    pub fn empty() -> Labels {
-        Labels(Arc::from([]))
-    }
-
-    /// Sorts the pairs by name and leaves out empty values. Of a name given twice the last value stands.
-    pub fn new<N: Into<Arc<str>>, V: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Labels {
-        let mut pairs: Vec<(Arc<str>, Arc<str>)> =
-            pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        // A stable sort of the reversed list puts the last value given first among equals, where dedup keeps it.
-        pairs.reverse();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.dedup_by(|later, kept| later.0 == kept.0);
-        pairs.retain(|(_, value)| !value.is_empty());
-        Labels(pairs.into())
-    }
-
-    /// The value of a label, `None` where absent. O(log n).
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|i| &*self.0[i].1)
-    }
-
-    /// The metric name, empty where absent.
-    pub fn name(&self) -> &str {
-        self.get(NAME).unwrap_or("")
-    }
-
-    /// All pairs in the order of names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
-    }
-
-    /// The pairs as shared strings, for building other sets without copying text.
-    pub fn pairs(&self) -> &[(Arc<str>, Arc<str>)] {
-        &self.0
-    }
-
-    /// The set without the labels that `drop` names. O(n).
-    pub fn without(&self, drop: impl Fn(&str) -> bool) -> Labels {
-        Labels(self.0.iter().filter(|(name, _)| !drop(name)).cloned().collect())
-    }
-
-    /// The set with one label set, or removed where `value` is empty. O(n).
-    pub fn with(&self, name: &str, value: &str) -> Labels {
-        Labels::new(self.0.iter().cloned().chain(std::iter::once((Arc::from(name), Arc::from(value)))))
-    }
-
-    /// Number of labels.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is no label.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Prometheus' notation: `name{label="value", …}`.
-impl fmt::Display for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        let mut rest = self.iter().filter(|(name, _)| *name != NAME).peekable();
-        if rest.peek().is_none() && !self.name().is_empty() {
-            return Ok(());
-        }
-        f.write_str("{")?;
-        for (i, (name, value)) in rest.enumerate() {
-            write!(f, "{}{name}={value:?}", if i == 0 { "" } else { ", " })?;
-        }
-        f.write_str("}")
-    }
-}
-
-impl fmt::Debug for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

@@ -23,6 +23,8 @@ const TRUSTED: f64 = 10.0;
 const SHAPE_PRIOR: f64 = 0.25;
 /// How many distances the prior shape counts for.
 const SHAPE_PRIOR_WEIGHT: f64 = 8.0;
+/// Where a bin's probability stays above this, its shape within the bin matters to nobody.
+const LINEAR_MIN: f64 = 0.05;
 /// Probabilities are not told below this: no series is watched for long enough to know.
 const PROBABILITY_MIN: f64 = 1e-9;
 
@@ -61,22 +63,27 @@ impl Tail {
     /// A series whose distances were nearly all zero says nothing about how far a change goes: then the rule of
     /// succession stands, (seen + 1) / (all + 2).
     pub fn probability(&self, distance: f64) -> f64 {
-        let all = self.count();
-        let moved = all - f64::from(self.weights[0]) / f64::from(WEIGHT_FULL);
         if distance < EDGE_FIRST {
             return 1.0;
         }
+        let all = self.count();
+        let moved = all - f64::from(self.weights[0]) / f64::from(WEIGHT_FULL);
+        let i = bin(distance);
+        let beyond_next: u32 = self.weights[i + 1..].iter().map(|&weight| u32::from(weight)).sum();
         if moved < TRUSTED {
-            let beyond: u32 = self.weights[bin(distance)..].iter().map(|&weight| u32::from(weight)).sum();
+            let beyond = beyond_next + u32::from(self.weights[i]);
             return (f64::from(beyond) / f64::from(WEIGHT_FULL) + 1.0) / (all + 2.0);
         }
-        let (edge_trusted, beyond_trusted) = self.trusted_end();
-        if distance >= edge_trusted {
-            let exponent = 1.0 / self.shape(edge_trusted, beyond_trusted);
-            let at_edge = (beyond_trusted + 0.5) / (all + 1.0);
-            return (at_edge * (distance / edge_trusted).powf(-exponent)).clamp(PROBABILITY_MIN, 1.0);
+        // With so many beyond the next edge the trusted end is farther out: the usual case, without a look for it.
+        if f64::from(beyond_next) / f64::from(WEIGHT_FULL) < TRUSTED {
+            let (edge_trusted, beyond_trusted) = self.trusted_end();
+            if distance >= edge_trusted {
+                let exponent = 1.0 / self.shape(edge_trusted, beyond_trusted);
+                let at_edge = (beyond_trusted + 0.5) / (all + 1.0);
+                return (at_edge * (distance / edge_trusted).powf(-exponent)).clamp(PROBABILITY_MIN, 1.0);
+            }
         }
-        self.interpolated(distance, all)
+        self.interpolated(distance, i, beyond_next)
     }
 
     /// The highest lower edge of a bin with at least [`TRUSTED`] distances at or above it, and their number.
@@ -85,7 +92,7 @@ impl Tail {
         for i in (1..BINS).rev() {
             beyond += f64::from(self.weights[i]) / f64::from(WEIGHT_FULL);
             if beyond >= TRUSTED {
-                return (lower_edge(i), beyond);
+                return (EDGES[i], beyond);
             }
         }
         (EDGE_FIRST, beyond.max(1.0))
@@ -95,46 +102,73 @@ impl Tail {
     /// *Source:* Hill 1975, «A simple general approach to inference about the tail of a distribution».
     fn shape(&self, edge: f64, beyond: f64) -> f64 {
         let logs: f64 = (1..BINS)
-            .filter(|&i| lower_edge(i) >= edge)
+            .filter(|&i| EDGES[i] >= edge)
             .map(|i| f64::from(self.weights[i]) / f64::from(WEIGHT_FULL) * (middle(i) / edge).ln())
             .sum();
         (logs + SHAPE_PRIOR * SHAPE_PRIOR_WEIGHT) / (beyond + SHAPE_PRIOR_WEIGHT)
     }
 
-    /// Between the edges of a bin the logarithm of the probability falls in a straight line.
-    fn interpolated(&self, distance: f64, all: f64) -> f64 {
-        let i = bin(distance);
-        let beyond_next: f64 = self.weights[i + 1..].iter().map(|&weight| f64::from(weight)).sum();
-        let here = f64::from(self.weights[i]);
-        let probability = |beyond: f64| (beyond / f64::from(WEIGHT_FULL) + 0.5) / (all + 1.0);
-        let (upper, lower) = (probability(beyond_next + here), probability(beyond_next));
-        let share = (distance / lower_edge(i)).ln() / (lower_edge(i + 1) / lower_edge(i)).ln();
+    /// Between the edges of a bin the logarithm of the probability falls in a straight line; above [`LINEAR_MIN`] the probability
+    /// itself does, which saves four logarithms for nineteen of twenty samples and agrees at the edges.
+    fn interpolated(&self, distance: f64, i: usize, beyond_next: u32) -> f64 {
+        let all = self.count() + 1.0;
+        let probability = |beyond: u32| (f64::from(beyond) / f64::from(WEIGHT_FULL) + 0.5) / all;
+        let (upper, lower) = (probability(beyond_next + u32::from(self.weights[i])), probability(beyond_next));
+        let (from, to) = (EDGES[i], EDGES[i + 1]);
+        if lower > LINEAR_MIN {
+            let share = (distance - from) / (to - from);
+            return (upper + (lower - upper) * share.clamp(0.0, 1.0)).min(1.0);
+        }
+        let share = (distance / from).ln() / (to / from).ln();
         (upper.ln() + (lower.ln() - upper.ln()) * share.clamp(0.0, 1.0)).exp().min(1.0)
     }
 }
 
+/// The bin of a distance, from the exponent and the leading quarter of the float itself.
 fn bin(distance: f64) -> usize {
     if distance < EDGE_FIRST {
-        0
-    } else if distance < FINE_END {
-        1 + ((distance / EDGE_FIRST).log2() * 4.0) as usize
-    } else {
-        // The cast saturates for an infinite distance, as the jump of a constant series may be; so must the sum.
-        (distance / FINE_END).log2().min(BINS as f64) as usize + 1 + FINE_BINS
+        return 0;
     }
-    .min(BINS - 1)
+    let octave = |ratio: f64| (ratio.to_bits() >> 52) as usize - 1023;
+    if distance < FINE_END {
+        let ratio = distance / EDGE_FIRST;
+        let octaves = octave(ratio);
+        let rest = ratio / (1u64 << octaves) as f64;
+        let quarters = ROOTS[1..].iter().filter(|root| rest >= **root).count();
+        1 + octaves * 4 + quarters
+    } else {
+        // The jump of a constant series may be infinite, whose exponent is the largest.
+        (octave(distance / FINE_END) + 1 + FINE_BINS).min(BINS - 1)
+    }
 }
 
-fn lower_edge(i: usize) -> f64 {
-    if i <= FINE_BINS {
-        EDGE_FIRST * 2f64.powf((i as f64 - 1.0) / 4.0)
-    } else {
-        FINE_END * 2f64.powi((i - 1 - FINE_BINS) as i32)
+/// Two to the power of no, one, two and three quarters.
+const ROOTS: [f64; 4] = [1.0, 1.189_207_115_002_721, std::f64::consts::SQRT_2, 1.681_792_830_507_429];
+
+/// Lower edges of the bins, and one more; that of the first, which begins at 0, is only for interpolation.
+const EDGES: [f64; BINS + 1] = edges();
+
+const fn edges() -> [f64; BINS + 1] {
+    let mut edges = [EDGE_FIRST / ROOTS[1]; BINS + 1];
+    let mut octave = EDGE_FIRST;
+    let mut i = 1;
+    while i <= BINS {
+        if i <= FINE_BINS {
+            edges[i] = octave * ROOTS[(i - 1) % 4];
+            if i % 4 == 0 {
+                octave *= 2.0;
+            }
+        } else {
+            edges[i] = octave;
+            octave *= 2.0;
+        }
+        i += 1;
     }
+    edges
 }
 
 fn middle(i: usize) -> f64 {
-    if i + 1 < BINS { (lower_edge(i) * lower_edge(i + 1)).sqrt() } else { lower_edge(i) * 1.4 }
+    if i + 1 < BINS { (EDGES[i] * EDGES[i + 1]).sqrt() } else { EDGES[i] * 1.4 }
 }
 
 #[cfg(test)]
@@ -143,8 +177,7 @@ mod tests {
 
     #[test]
     fn edges_and_bins_agree() {
-        for i in 1..BINS {
-            let edge = lower_edge(i);
+        for (i, edge) in EDGES.into_iter().enumerate().take(BINS).skip(1) {
             assert_eq!(bin(edge * 1.0001), i, "above edge {i}");
             assert_eq!(bin(edge * 0.9999), i - 1, "below edge {i}");
         }

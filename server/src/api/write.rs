@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::decide::verdict::{Event, VerdictBook};
-use crate::ingest::body::{BodyError, decompress, decompress_snappy};
+use crate::ingest::body::{BodyError, Buffers, decompress, decompress_snappy};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
 use crate::ingest::{otlp, otlp_logs, remote_write};
@@ -95,6 +95,7 @@ struct Receiver {
     presence: Arc<Mutex<Presence>>,
     verdicts: Arc<Mutex<VerdictBook>>,
     decodes: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
 }
 
 /// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
@@ -112,7 +113,7 @@ pub fn router(
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
-        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes })
+        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes, buffers: Arc::default() })
 }
 
 /// Why a request was refused as a whole.
@@ -217,10 +218,13 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
     let body = body?;
-    let bytes_max = receiver.limits.decoded_bytes_max;
-    let (batch, mut problems) = receiver
-        .decode(body.len(), move || Ok(remote_write::decode(decompress_snappy(&encoding, &body, bytes_max)?)?))
-        .await?;
+    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
+    let (store, buffers) = (Arc::clone(&receiver.store), Arc::clone(&receiver.buffers));
+    let decode = move |buffer: &mut Vec<u8>| {
+        let body = decompress_snappy(&encoding, &body, bytes_max, buffer)?;
+        Ok(remote_write::decode(body, &store.known())?)
+    };
+    let (batch, mut problems) = receiver.decode(bytes, move || buffers.with(decode)).await?;
     telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
     let committed = receiver.append(Batch { mark, ..batch }).await?;
     add_refused(&mut problems, &committed);

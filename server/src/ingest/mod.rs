@@ -9,4 +9,5 @@ pub mod otlp;
 pub mod otlp_logs;
 pub mod presence;
 pub mod problems;
+pub mod protobuf;
 pub mod remote_write;

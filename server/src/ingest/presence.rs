@@ -138,8 +138,8 @@ impl Presence {
     /// Looks at a batch of an agent before it is stored: adds `up` 1 at the batch's newest time, unless the batch is an old one out
     /// of the spool, whose time may have been told as silent. Call [`Presence::committed`] with the answer once it is stored.
     pub fn announce(&self, batch: &mut Batch, now: Timestamp) -> Option<Seen> {
-        let source = batch.series.iter().find_map(|(labels, _)| source_of(labels))?;
-        let newest = batch.series.iter().flat_map(|(_, samples)| samples).map(|sample| sample.t).max()?;
+        let source = batch.samples().find_map(|(labels, _)| source_of(labels))?;
+        let newest = batch.samples().map(|(_, sample)| sample.t).max()?;
         let limit = self.agents.get(&source).map_or(SILENT_MS_MIN, Agent::silent_after);
         if now.saturating_sub(newest) <= limit {
             batch.series.push((up(&source), vec![Sample { t: newest, v: 1.0 }]));

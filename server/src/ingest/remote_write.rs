@@ -1,48 +1,17 @@
-//! Prometheus remote write 1.0: one protobuf message of series. Labels are read as bytes, so that one that is not UTF-8 spoils
-//! its own series and not the request.
+//! Prometheus remote write 1.0: one protobuf message of series, read where it lies. A series' labels are compared as bytes
+//! with those the store knows, so that a sender who repeats itself, as all do, costs no decoding; labels that are new are
+//! checked one by one, and one that is wrong spoils its own series and not the request.
+
+use std::sync::Arc;
 
 use prost::Message;
 use prost::bytes::Bytes;
 
 use super::labels::LabelError;
 use super::problems::Problems;
+use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Labels, NAME, Sample};
-use crate::store::{Batch, MetricMetadata};
-
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-    #[prost(message, repeated, tag = "3")]
-    metadata: Vec<Metadata>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<WireSample>,
-    /// Native histograms, kept as bytes to be counted.
-    #[prost(bytes = "bytes", repeated, tag = "4")]
-    histograms: Vec<Bytes>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(bytes = "bytes", tag = "1")]
-    name: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct WireSample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
+use crate::store::{Batch, Known, MetricMetadata, Row};
 
 #[derive(Clone, PartialEq, Message)]
 struct Metadata {
@@ -59,60 +28,152 @@ struct Metadata {
 /// Words for the numbers of `MetricMetadata.MetricType`.
 const KINDS: [&str; 8] = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 
+/// The tag that a label has in a series: field 1, length-delimited.
+const LABEL_TAG: u8 = 0x0a;
+
 /// The body is not a remote write request.
 #[derive(Debug, thiserror::Error)]
-#[error("body is not a Prometheus remote write 1.0 message")]
-pub struct DecodeError(#[from] prost::DecodeError);
+pub enum DecodeError {
+    /// The request itself.
+    #[error("body is not a Prometheus remote write 1.0 message")]
+    Request(#[from] MalformedError),
+    /// The metadata in it.
+    #[error("metadata of the body is not that of a Prometheus remote write 1.0 message")]
+    Metadata(#[from] prost::DecodeError),
+}
 
-/// Reads a decompressed body: what can be stored, and what cannot.
+/// Reads a decompressed body: what can be stored, and what cannot. `known` are the store's series.
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(body: Vec<u8>) -> Result<(Batch, Problems), DecodeError> {
-    let request = WriteRequest::decode(Bytes::from(body))?;
+pub fn decode(body: &[u8], known: &Known<'_>) -> Result<(Batch, Problems), DecodeError> {
     let mut problems = Problems::default();
     let mut batch = Batch::default();
-    batch.series.reserve(request.timeseries.len());
-    for series in request.timeseries {
-        if !series.histograms.is_empty() {
-            let reason = "native histograms are not taken; send classic ones";
-            problems.add(series.histograms.len() as u64, reason);
-        }
-        if series.samples.is_empty() {
-            continue;
-        }
-        match labels(&series.labels) {
-            Ok(labels) => {
-                let samples = series.samples.iter().map(|sample| Sample { t: sample.timestamp, v: sample.value });
-                batch.series.push((labels, samples.collect()));
+    // The smallest series of a real sender takes about this many bytes.
+    batch.rows.reserve(body.len() / 128);
+    let mut samples = Vec::new();
+    let mut finder = known.finder();
+    let mut fields = Fields(body);
+    while let Some(field) = fields.take()? {
+        match field {
+            (1, Value::Bytes(series)) => {
+                samples.clear();
+                let labels = series_fields(series, &mut samples, &mut problems)?;
+                if samples.is_empty() {
+                    continue;
+                }
+                if let WireLabels::Block(block) = &labels
+                    && let Some(series) = finder.find(block)
+                {
+                    let row = |&sample| Row { series: Arc::clone(series), sample };
+                    batch.rows.extend(samples.iter().map(row));
+                    continue;
+                }
+                let pairs = labels.pairs()?;
+                match check(&pairs) {
+                    Ok(labels) => batch.series.push((labels, samples.clone())),
+                    Err(error) => problems.add(samples.len() as u64, format_args!("{}{error}", named(&pairs))),
+                }
             }
-            Err(error) => problems.add(series.samples.len() as u64, format_args!("{}{error}", named(&series.labels))),
+            (3, Value::Bytes(told)) => batch.metadata.extend(metadata(told)?),
+            _ => {}
         }
     }
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    batch.metadata = request
-        .metadata
-        .iter()
-        .filter(|told| std::str::from_utf8(&told.name).is_ok_and(|name| !name.is_empty()))
-        .map(|told| {
-            let kind = usize::try_from(told.kind).ok().and_then(|kind| KINDS.get(kind)).unwrap_or(&KINDS[0]);
-            (
-                text(&told.name),
-                MetricMetadata { kind: (*kind).to_owned(), help: text(&told.help), unit: text(&told.unit) },
-            )
-        })
-        .collect();
     Ok((batch, problems))
 }
 
+/// Name and value of a label as they came.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// The labels of a series as they came.
+enum WireLabels<'a> {
+    /// All labels in one piece, as every known sender writes them.
+    Block(&'a [u8]),
+    /// Labels between other fields.
+    Scattered(Vec<&'a [u8]>),
+}
+
+/// Takes the samples of a series out of its message and says where its labels are.
+fn series_fields<'a>(
+    series: &'a [u8],
+    samples: &mut Vec<Sample>,
+    problems: &mut Problems,
+) -> Result<WireLabels<'a>, MalformedError> {
+    let mut fields = Fields(series);
+    while fields.0.first() == Some(&LABEL_TAG) {
+        fields.take()?;
+    }
+    let block = &series[..series.len() - fields.0.len()];
+    let mut scattered = Vec::new();
+    while let Some(field) = fields.take()? {
+        match field {
+            (1, Value::Bytes(label)) => scattered.push(label),
+            (2, Value::Bytes(bytes)) => samples.push(sample(bytes)?),
+            (4, Value::Bytes(_)) => problems.add(1, "native histograms are not taken; send classic ones"),
+            _ => {}
+        }
+    }
+    if scattered.is_empty() {
+        return Ok(WireLabels::Block(block));
+    }
+    let mut all = messages(block)?;
+    all.extend(scattered);
+    Ok(WireLabels::Scattered(all))
+}
+
+fn sample(bytes: &[u8]) -> Result<Sample, MalformedError> {
+    let mut sample = Sample { t: 0, v: 0.0 };
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.take()? {
+        match field {
+            (1, Value::Fixed64(bits)) => sample.v = f64::from_bits(bits),
+            (2, Value::Varint(t)) => sample.t = t as i64,
+            _ => {}
+        }
+    }
+    Ok(sample)
+}
+
+/// The messages of a block of nothing else.
+fn messages(block: &[u8]) -> Result<Vec<&[u8]>, MalformedError> {
+    let mut fields = Fields(block);
+    let mut found = Vec::new();
+    while let Some((_, Value::Bytes(bytes))) = fields.take()? {
+        found.push(bytes);
+    }
+    Ok(found)
+}
+
+impl<'a> WireLabels<'a> {
+    /// Names and values, not checked.
+    fn pairs(&self) -> Result<Vec<Pair<'a>>, MalformedError> {
+        match self {
+            WireLabels::Block(block) => messages(block)?.into_iter().map(pair).collect(),
+            WireLabels::Scattered(labels) => labels.iter().copied().map(pair).collect(),
+        }
+    }
+}
+
+fn pair(label: &[u8]) -> Result<Pair<'_>, MalformedError> {
+    let (mut name, mut value): Pair<'_> = (&[], &[]);
+    let mut fields = Fields(label);
+    while let Some(field) = fields.take()? {
+        match field {
+            (1, Value::Bytes(bytes)) => name = bytes,
+            (2, Value::Bytes(bytes)) => value = bytes,
+            _ => {}
+        }
+    }
+    Ok((name, value))
+}
+
 /// The protocol asks for sorted, unique, valid labels with a metric name.
-fn labels(wire: &[Label]) -> Result<Labels, LabelError> {
+fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(wire.len());
-    for label in wire {
-        let name =
-            std::str::from_utf8(&label.name).map_err(|_| LabelError::NameNotText { name: lossy(&label.name) })?;
-        let value = std::str::from_utf8(&label.value)
-            .map_err(|_| LabelError::ValueNotText { name: name.to_owned(), value: lossy(&label.value) })?;
+    for (name, value) in wire {
+        let name = std::str::from_utf8(name).map_err(|_| LabelError::NameNotText { name: lossy(name) })?;
+        let value = std::str::from_utf8(value)
+            .map_err(|_| LabelError::ValueNotText { name: name.to_owned(), value: lossy(value) })?;
         if let Some((before, _)) = pairs.last()
             && *before >= name
         {
@@ -126,9 +187,19 @@ fn labels(wire: &[Label]) -> Result<Labels, LabelError> {
 }
 
 /// `test_total: ` where the series has a name, so that its sender can be found.
-fn named(wire: &[Label]) -> String {
-    let name = wire.iter().find(|label| label.name == NAME && !label.value.is_empty());
-    name.map(|label| format!("{}: ", lossy(&label.value))).unwrap_or_default()
+fn named(pairs: &[Pair<'_>]) -> String {
+    let name = pairs.iter().find(|(name, value)| *name == NAME.as_bytes() && !value.is_empty());
+    name.map(|(_, value)| format!("{}: ", lossy(value))).unwrap_or_default()
+}
+
+/// What a sender tells about a metric; `None` where the name is missing or no text.
+fn metadata(bytes: &[u8]) -> Result<Option<(String, MetricMetadata)>, prost::DecodeError> {
+    let told = Metadata::decode(bytes)?;
+    let text = |bytes: &Bytes| lossy(bytes);
+    let Some(name) = std::str::from_utf8(&told.name).ok().filter(|name| !name.is_empty()) else { return Ok(None) };
+    let kind = usize::try_from(told.kind).ok().and_then(|kind| KINDS.get(kind)).unwrap_or(&KINDS[0]);
+    let kept = MetricMetadata { kind: (*kind).to_owned(), help: text(&told.help), unit: text(&told.unit) };
+    Ok(Some((name.to_owned(), kept)))
 }
 
 fn lossy(bytes: &[u8]) -> String {
@@ -136,53 +207,5 @@ fn lossy(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn series(labels: &[(&[u8], &[u8])], samples: &[(i64, f64)]) -> TimeSeries {
-        let label = |(name, value): &(&[u8], &[u8])| Label {
-            name: Bytes::copy_from_slice(name),
-            value: Bytes::copy_from_slice(value),
-        };
-        TimeSeries {
-            labels: labels.iter().map(label).collect(),
-            samples: samples.iter().map(|&(timestamp, value)| WireSample { value, timestamp }).collect(),
-            histograms: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_good_is_taken_and_the_bad_is_named() {
-        let request = WriteRequest {
-            timeseries: vec![
-                series(&[(b"__name__", b"up"), (b"job", b"node")], &[(1_000, 1.0), (2_000, f64::NAN)]),
-                series(&[(b"__name__", b"up"), (b"job", b"caf\xe9")], &[(1_000, 1.0)]),
-                series(&[(b"__name__", b"up"), (b"a\xff", b"x")], &[(1_000, 1.0)]),
-                series(&[(b"job", b"node"), (b"__name__", b"up")], &[(1_000, 1.0)]),
-                series(&[(b"__name__", b"up"), (b"job", b"a"), (b"job", b"b")], &[(1_000, 1.0)]),
-                series(&[(b"job", b"node")], &[(1_000, 1.0)]),
-                series(&[(b"", b"x"), (b"__name__", b"up")], &[(1_000, 1.0)]),
-            ],
-            metadata: vec![Metadata { kind: 1, name: "up".into(), help: "Help.".into(), unit: Bytes::new() }],
-        };
-        let (batch, problems) = decode(request.encode_to_vec()).unwrap();
-        assert_eq!(batch.series.len(), 1);
-        assert_eq!(batch.series[0].0.to_string(), "up{job=\"node\"}");
-        assert_eq!(batch.series[0].1.len(), 2);
-        assert_eq!((batch.metadata[0].0.as_str(), batch.metadata[0].1.kind.as_str()), ("up", "counter"));
-        assert_eq!(problems.count(), 6);
-        let text = problems.to_string();
-        for part in ["not UTF-8", "`job`", "not sorted", "no metric name", "without a name"] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(bytes);
-        }
-    }
-}
+#[path = "tests/remote_write.rs"]
+mod tests;

@@ -83,9 +83,9 @@ pub enum EvaluateError {
 pub fn record(rule: &Rule, extra: &Labels, around: Surroundings<'_>) -> Result<Vec<(Labels, f64)>, EvaluateError> {
     let found = (around.query)(&rule.expr, around.at).map_err(EvaluateError::Query)?;
     let named = found.into_iter().map(|(labels, value)| {
-        let pairs = labels.pairs().iter().filter(|(name, _)| &**name != NAME).cloned();
-        let own = std::iter::once((NAME.into(), rule.name.as_str().into()));
-        (Labels::new(pairs.chain(extra.pairs().iter().cloned()).chain(own)), value)
+        let pairs = labels.iter().filter(|(name, _)| *name != NAME);
+        let own = std::iter::once((NAME, rule.name.as_str()));
+        (Labels::new(pairs.chain(extra.iter()).chain(own)), value)
     });
     let series: Vec<(Labels, f64)> = named.collect();
     within(series.len(), around.limit)?;
@@ -121,9 +121,10 @@ fn describe(rule: &Rule, alert: &AlertRule, labels: &Labels, value: f64, around:
         let text = template.expand(&scope).unwrap_or_else(|error| format!("<error expanding template: {error}>"));
         (name.clone(), text)
     };
-    let own = labels.pairs().iter().filter(|(name, _)| &**name != NAME).cloned();
-    let added = alert.labels.iter().map(fill).map(|(name, text)| (name.into(), text.into()));
-    let called = std::iter::once(("alertname".into(), rule.name.as_str().into()));
+    let own = labels.iter().filter(|(name, _)| *name != NAME);
+    let filled: Vec<(String, String)> = alert.labels.iter().map(fill).collect();
+    let added = filled.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    let called = std::iter::once(("alertname", rule.name.as_str()));
     Found {
         labels: Labels::new(own.chain(added).chain(called)),
         annotations: alert.annotations.iter().map(fill).collect(),

@@ -1,6 +1,6 @@
 //! How many of a host's series are strange at once: one strange series is noise, a third of them is trouble.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::Tracked;
 use crate::series::{Labels, NAME, Sample, Timestamp};
@@ -9,7 +9,11 @@ use crate::series::{Labels, NAME, Sample, Timestamp};
 const SERIES_MIN: usize = 20;
 
 /// `petrel_host_anomaly_rate` of each host with series that are warm and were seen within the window. O(series).
-pub fn rates(series: &HashMap<Labels, Tracked>, now: Timestamp, window_ms: i64) -> Vec<(Labels, Vec<Sample>)> {
+pub fn rates<'a>(
+    series: impl Iterator<Item = (&'a Labels, &'a Tracked)>,
+    now: Timestamp,
+    window_ms: i64,
+) -> Vec<(Labels, Vec<Sample>)> {
     let since = now - window_ms;
     let mut hosts: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
     for (labels, tracked) in series {

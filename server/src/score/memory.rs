@@ -60,25 +60,39 @@ impl Memory {
         Ok((Memory { control, shard_next: 0 }, series))
     }
 
-    /// Saves the next shards in turn: all of them within `parts` calls. A failure is counted and tried again a turn later.
-    pub fn save_some(&mut self, series: &HashMap<Labels, Tracked>, parts: i64, now: Timestamp) {
+    /// The shards whose turn it is: all of them come within `parts` calls.
+    pub fn next_shards(&mut self, parts: i64) -> (u64, u64) {
         let count = SHARDS.div_ceil(u64::try_from(parts).unwrap_or(1).max(1));
         let from = self.shard_next;
         self.shard_next = (from + count) % SHARDS;
-        if let Err(error) = self.save(series, (from, count), now) {
+        (from, count)
+    }
+
+    /// Saves some shards. A failure is counted and tried again at their next turn.
+    pub fn save_some<'a>(
+        &self,
+        series: impl Iterator<Item = (&'a Labels, &'a Tracked)>,
+        shards: (u64, u64),
+        now: Timestamp,
+    ) {
+        if let Err(error) = self.save(series, shards, now) {
             telemetry::SCORE_STATE_FAILURES.with_label_values(&["write"]).inc();
             tracing::warn!(%error, source = ?std::error::Error::source(&error), "detectors cannot be saved");
         }
     }
 
     /// Saves all shards.
-    pub fn save_all(&mut self, series: &HashMap<Labels, Tracked>, now: Timestamp) -> Result<(), ControlError> {
+    pub fn save_all<'a>(
+        &self,
+        series: impl Iterator<Item = (&'a Labels, &'a Tracked)>,
+        now: Timestamp,
+    ) -> Result<(), ControlError> {
         self.save(series, (0, SHARDS), now)
     }
 
-    fn save(
+    fn save<'a>(
         &self,
-        series: &HashMap<Labels, Tracked>,
+        series: impl Iterator<Item = (&'a Labels, &'a Tracked)>,
         (from, count): (u64, u64),
         now: Timestamp,
     ) -> Result<(), ControlError> {
@@ -108,7 +122,7 @@ impl Memory {
 /// FNV-1a over the labels: the same shard in every run and on every machine, which the standard hasher does not promise.
 fn shard_of(labels: &Labels) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for (name, value) in labels.iter() {
+    for (name, value) in labels {
         for byte in name.bytes().chain([0]).chain(value.bytes()).chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

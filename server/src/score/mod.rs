@@ -16,8 +16,8 @@ use petrel_models::detect::{Detector, Kind};
 use serde::{Deserialize, Serialize};
 
 use crate::series::{Labels, NAME, Sample, Timestamp};
-use crate::store::Batch;
 use crate::store::control::{Control, ControlError};
+use crate::store::{Batch, Row, SeriesId};
 use crate::telemetry;
 
 pub use config::{CheckScoreConfigError, RawScoreConfig, ScoreConfig};
@@ -36,9 +36,40 @@ const AHEAD_MS_MAX: i64 = 600_000;
 /// The detectors of all series.
 pub struct Scorer {
     config: ScoreConfig,
-    series: HashMap<Labels, Tracked>,
+    series: Detectors,
+    /// What an earlier process learned of series that were not seen since: they have no number yet.
+    unseen: HashMap<Labels, Tracked>,
     pending: Vec<(Labels, Vec<Sample>)>,
     memory: memory::Memory,
+    outcomes: Outcomes,
+}
+
+/// Detectors in the order in which their series came, so that a host's, which come together, lie together.
+#[derive(Default)]
+struct Detectors {
+    all: Vec<Scored>,
+    /// Where each series is in `all`.
+    places: HashMap<SeriesId, u32, foldhash::fast::RandomState>,
+    /// The place after the one last asked for: most likely the next one.
+    next: usize,
+}
+
+/// A series and its detector.
+struct Scored {
+    id: SeriesId,
+    labels: Labels,
+    tracked: Tracked,
+}
+
+/// What became of samples since it was last told to telemetry.
+#[derive(Debug, Default)]
+struct Outcomes {
+    scored: u64,
+    warmup: u64,
+    late: u64,
+    unusable: u64,
+    series_limit: u64,
+    dropped_scores: u64,
 }
 
 /// One series and what was last said of it.
@@ -61,34 +92,39 @@ impl Scorer {
     /// # Errors
     /// The control database cannot be read.
     pub fn open(control: Arc<Control>, config: ScoreConfig) -> Result<Scorer, ControlError> {
-        let (memory, series) = memory::Memory::open(control, config.series_max)?;
-        Ok(Scorer { config, series, pending: Vec::new(), memory })
+        let (memory, unseen) = memory::Memory::open(control, config.series_max)?;
+        let (series, pending, outcomes) = (Detectors::default(), Vec::new(), Outcomes::default());
+        Ok(Scorer { config, series, unseen, pending, memory, outcomes })
     }
 
-    /// Judges accepted samples of one series. Samples older than the series' last one are late and not scored; samples
-    /// older than `fresh` are learned from, but what they say is no longer told.
-    pub fn observe(&mut self, labels: &Labels, samples: &[Sample], now: Timestamp) {
-        let Some(kind) = kind_of(labels.name()) else { return };
-        if !self.series.contains_key(labels) {
-            if self.series.len() >= self.config.series_max {
-                count("series_limit", samples.len());
-                return;
+    /// Judges accepted samples. Samples older than their series' last one are late and not scored; samples older than `fresh` are
+    /// learned from, but what they say is no longer told.
+    pub fn observe(&mut self, rows: &[Row], now: Timestamp) {
+        for Row { series, sample } in rows {
+            if let Some(told) = self.judge(series.id, &series.labels, sample, now) {
+                if self.pending.len() >= PENDING_MAX {
+                    self.outcomes.dropped_scores += 1;
+                } else {
+                    self.pending.push((score_labels(&series.labels), vec![told]));
+                }
             }
-            self.series.insert(labels.clone(), Tracked::starting(kind));
         }
-        let Some(tracked) = self.series.get_mut(labels) else { return };
-        let mut told = Vec::new();
-        for sample in samples {
-            told.extend(tracked.judge(sample, now, &self.config));
+        self.outcomes.tell();
+    }
+
+    fn judge(&mut self, id: SeriesId, labels: &Labels, sample: &Sample, now: Timestamp) -> Option<Sample> {
+        if let Some(tracked) = self.series.get(id) {
+            return tracked.judge(sample, now, &self.config, &mut self.outcomes);
         }
-        if told.is_empty() {
-            return;
+        let kind = kind_of(labels.name())?;
+        let restored = self.unseen.remove(labels);
+        if restored.is_none() && self.series_len() >= self.config.series_max {
+            self.outcomes.series_limit += 1;
+            return None;
         }
-        if self.pending.len() >= PENDING_MAX {
-            count("dropped_scores", told.len());
-            return;
-        }
-        self.pending.push((score_labels(labels), told));
+        let tracked = restored.unwrap_or_else(|| Tracked::starting(kind));
+        let tracked = self.series.add(Scored { id, labels: labels.clone(), tracked });
+        tracked.judge(sample, now, &self.config, &mut self.outcomes)
     }
 
     /// Every quarter of a minute: the scores since the last tick and each host's rate, to be stored. Also forgets series that
@@ -96,12 +132,15 @@ impl Scorer {
     pub fn tick(&mut self, now: Timestamp) -> Batch {
         // A detector of a clock that was ahead would take everything for late until that time comes: it learns anew.
         let is_kept = |t: Timestamp| t >= now - self.config.forget_after_ms && t - now <= AHEAD_MS_MAX;
-        self.series.retain(|_, tracked| tracked.detector.last_t().is_none_or(is_kept));
-        telemetry::SCORE_SERIES.set(self.series.len() as i64);
+        let is_current = |tracked: &Tracked| tracked.detector.last_t().is_none_or(is_kept);
+        self.series.retain(is_current);
+        self.unseen.retain(|_, tracked| is_current(tracked));
+        telemetry::SCORE_SERIES.set(self.series_len() as i64);
         let mut series = std::mem::take(&mut self.pending);
-        series.extend(hosts::rates(&self.series, now, self.config.host_window_ms));
+        series.extend(hosts::rates(self.detectors(), now, self.config.host_window_ms));
         let parts = self.config.save_interval_ms / self.config.tick_ms.max(1);
-        self.memory.save_some(&self.series, parts, now);
+        let shards = self.memory.next_shards(parts);
+        self.memory.save_some(self.detectors(), shards, now);
         Batch { series, ..Batch::default() }
     }
 
@@ -110,17 +149,48 @@ impl Scorer {
     /// # Errors
     /// The control database cannot be written.
     pub fn save(&mut self, now: Timestamp) -> Result<(), ControlError> {
-        self.memory.save_all(&self.series, now)
+        self.memory.save_all(self.detectors(), now)
     }
 
     /// Number of series that have a detector.
     pub fn series_len(&self) -> usize {
-        self.series.len()
+        self.series.all.len() + self.unseen.len()
+    }
+
+    fn detectors(&self) -> impl Iterator<Item = (&Labels, &Tracked)> {
+        self.series.all.iter().map(|scored| (&scored.labels, &scored.tracked)).chain(&self.unseen)
     }
 
     /// Time between two ticks.
     pub fn tick_ms(&self) -> i64 {
         self.config.tick_ms
+    }
+}
+
+impl Detectors {
+    fn get(&mut self, id: SeriesId) -> Option<&mut Tracked> {
+        let place = match self.all.get(self.next) {
+            Some(next) if next.id == id => self.next,
+            _ => *self.places.get(&id)? as usize,
+        };
+        self.next = place + 1;
+        Some(&mut self.all[place].tracked)
+    }
+
+    fn add(&mut self, scored: Scored) -> &mut Tracked {
+        let place = self.all.len();
+        self.places.insert(scored.id, place as u32);
+        self.next = place + 1;
+        self.all.push(scored);
+        &mut self.all[place].tracked
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&Tracked) -> bool) {
+        let before = self.all.len();
+        self.all.retain(|scored| is_kept(&scored.tracked));
+        if self.all.len() < before {
+            self.places = self.all.iter().enumerate().map(|(place, scored)| (scored.id, place as u32)).collect();
+        }
     }
 }
 
@@ -130,24 +200,30 @@ impl Tracked {
     }
 
     /// The sample to store for this one: its score where small, the marker that ends the last score, or nothing.
-    fn judge(&mut self, sample: &Sample, now: Timestamp, config: &ScoreConfig) -> Option<Sample> {
+    fn judge(
+        &mut self,
+        sample: &Sample,
+        now: Timestamp,
+        config: &ScoreConfig,
+        outcomes: &mut Outcomes,
+    ) -> Option<Sample> {
         let last_t = self.detector.last_t();
         if last_t.is_some_and(|last| sample.t <= last) {
-            count("late", 1);
+            outcomes.late += 1;
             return None;
         }
         if sample.is_stale() {
             return std::mem::take(&mut self.told).then(|| Sample::stale(sample.t));
         }
         let Some(score) = self.detector.observe(sample.t, sample.v) else {
-            count("unusable", 1);
+            outcomes.unusable += 1;
             return None;
         };
         if let Some(last) = last_t {
             self.interval_ms = sample.t - last;
         }
         self.warm = !score.warmup;
-        count(if score.warmup { "warmup" } else { "scored" }, 1);
+        *(if score.warmup { &mut outcomes.warmup } else { &mut outcomes.scored }) += 1;
         if now - sample.t > config.fresh_ms {
             return None;
         }
@@ -182,8 +258,22 @@ fn score_labels(source: &Labels) -> Labels {
     source.with("of", source.name()).with(NAME, "petrel_anomaly_score")
 }
 
-fn count(outcome: &str, samples: usize) {
-    telemetry::SCORE_SAMPLES.with_label_values(&[outcome]).inc_by(samples as u64);
+impl Outcomes {
+    fn tell(&mut self) {
+        let Outcomes { scored, warmup, late, unusable, series_limit, dropped_scores } = std::mem::take(self);
+        for (outcome, samples) in [
+            ("scored", scored),
+            ("warmup", warmup),
+            ("late", late),
+            ("unusable", unusable),
+            ("series_limit", series_limit),
+            ("dropped_scores", dropped_scores),
+        ] {
+            if samples > 0 {
+                telemetry::SCORE_SAMPLES.with_label_values(&[outcome]).inc_by(samples);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

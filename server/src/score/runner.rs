@@ -1,6 +1,5 @@
 //! The thread around the scorer: takes accepted samples, ticks, saves at the end. It decides nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,12 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Scorer;
 use crate::clock::Clock;
-use crate::series::{Labels, Sample, Timestamp};
-use crate::store::Batch;
+use crate::series::Timestamp;
 use crate::store::control::ControlError;
-
-/// What the store accepted in one commit, as its tap passes it on.
-type Accepted = Arc<Vec<(Labels, Vec<Sample>)>>;
+use crate::store::{Accepted, Batch};
 
 /// Why the scorer's thread ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +51,7 @@ pub fn run(
                 }
                 accepted = feed.recv() => {
                     let Some(accepted) = accepted else { break };
-                    let now = clock();
-                    for (labels, samples) in accepted.iter() {
-                        scorer.observe(labels, samples, now);
-                    }
+                    scorer.observe(&accepted, clock());
                 }
             }
         }

@@ -16,6 +16,13 @@ fn gauge(name: &str, host: &str) -> Labels {
     Labels::new([(NAME, name), ("instance", host), ("job", "node")])
 }
 
+/// Feeds one sample of a series, which has its number from its labels.
+fn observe(scorer: &mut Scorer, labels: &Labels, sample: Sample, now: Timestamp) {
+    let id = labels.as_wire().iter().fold(1u64, |id, byte| id.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    let series = Arc::new(crate::store::Series::detached(id, labels.clone()));
+    scorer.observe(&[Row { series, sample }], now);
+}
+
 /// Plain, repeatable noise in 0..1.
 fn noise(i: i64) -> f64 {
     (i.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) >> 33).rem_euclid(1000) as f64
@@ -28,7 +35,7 @@ fn feed(scorer: &mut Scorer, steps: std::ops::Range<i64>, trouble_from: i64) {
         for k in 0..30 {
             let jump = if i >= trouble_from && k % 2 == 0 { 50.0 } else { 0.0 };
             let sample = Sample { t: i * STEP_MS, v: 100.0 + noise(i * 31 + k) + jump };
-            scorer.observe(&gauge(&format!("metric_{k}"), "web1"), &[sample], i * STEP_MS);
+            observe(scorer, &gauge(&format!("metric_{k}"), "web1"), sample, i * STEP_MS);
         }
     }
 }
@@ -66,7 +73,7 @@ fn a_score_ends_with_a_marker_when_the_series_is_normal_again() {
     let mut told = Vec::new();
     for i in 0..1010 {
         let v = if i == 1000 { 90.0 } else { noise(i) };
-        scorer.observe(&labels, &[Sample { t: i * STEP_MS, v }], i * STEP_MS);
+        observe(&mut scorer, &labels, Sample { t: i * STEP_MS, v }, i * STEP_MS);
         if i >= 1000 {
             let batch = scorer.tick(i * STEP_MS);
             told.extend(batch.series.into_iter().filter(|(l, _)| l.get("of").is_some()).flat_map(|(_, s)| s));
@@ -82,13 +89,13 @@ fn old_late_and_derived_samples_are_not_told() {
     let mut scorer = Scorer::open(control(&dir), config()).unwrap();
     let labels = gauge("load", "web1");
     for i in 0..1000 {
-        scorer.observe(&labels, &[Sample { t: i * STEP_MS, v: noise(i) }], i * STEP_MS);
+        observe(&mut scorer, &labels, Sample { t: i * STEP_MS, v: noise(i) }, i * STEP_MS);
     }
     scorer.tick(1000 * STEP_MS);
-    scorer.observe(&labels, &[Sample { t: 5 * STEP_MS, v: 900.0 }], 1000 * STEP_MS);
-    scorer.observe(&labels, &[Sample { t: 1000 * STEP_MS, v: 900.0 }], 1000 * STEP_MS + 3_600_000);
-    scorer.observe(&labels, &[Sample { t: 1001 * STEP_MS, v: f64::NAN }], 1001 * STEP_MS);
-    scorer.observe(&gauge("petrel_forecast", "web1"), &[Sample { t: 0, v: 1.0 }], 0);
+    observe(&mut scorer, &labels, Sample { t: 5 * STEP_MS, v: 900.0 }, 1000 * STEP_MS);
+    observe(&mut scorer, &labels, Sample { t: 1000 * STEP_MS, v: 900.0 }, 1000 * STEP_MS + 3_600_000);
+    observe(&mut scorer, &labels, Sample { t: 1001 * STEP_MS, v: f64::NAN }, 1001 * STEP_MS);
+    observe(&mut scorer, &gauge("petrel_forecast", "web1"), Sample { t: 0, v: 1.0 }, 0);
     let batch = scorer.tick(1001 * STEP_MS);
     assert!(batch.series.iter().all(|(labels, _)| labels.get("of").is_none()), "{:?}", batch.series);
     assert_eq!(scorer.series_len(), 1);
@@ -101,7 +108,10 @@ fn what_was_learned_survives_a_restart_and_the_number_of_series_is_bounded() {
     feed(&mut scorer, 0..500, i64::MAX);
     scorer.save(500 * STEP_MS).unwrap();
     let mut again = Scorer::open(control(&dir), config()).unwrap();
-    assert_eq!(again.series, scorer.series);
+    let learned = |scorer: &Scorer| {
+        scorer.detectors().map(|(l, t)| (l.clone(), t.clone())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(learned(&again), learned(&scorer));
     feed(&mut again, 500..503, 500);
     assert!(rate_of(&again.tick(503 * STEP_MS)).unwrap() >= 0.45, "warm from the first sample on");
 
@@ -131,7 +141,8 @@ fn the_thread_scores_ticks_and_saves() {
     let control = control(&dir);
     let scorer = Scorer::open(Arc::clone(&control), config()).unwrap();
     let (sender, feed) = tokio::sync::mpsc::channel(4);
-    let accepted = Arc::new(vec![(gauge("load", "web1"), vec![Sample { t: 1000, v: 1.0 }])]);
+    let series = Arc::new(crate::store::Series::detached(1, gauge("load", "web1")));
+    let accepted = Arc::new(vec![Row { series, sample: Sample { t: 1000, v: 1.0 } }]);
     sender.blocking_send(accepted).unwrap();
     drop(sender);
     let stop = tokio_util::sync::CancellationToken::new();

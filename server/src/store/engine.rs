@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use rusqlite::OptionalExtension as _;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::{Control, ControlError, Migration};
 use super::days::{DayError, Days};
 use super::head::{Day, day_of};
-use super::index::SeriesId;
+use super::index::{Finder, Index, SeriesId};
 use super::journal::{self, Position, ReplayError};
 use super::lock::{self, DirectoryLock, LockError};
 use super::maintain::Maintenance;
@@ -41,6 +41,17 @@ pub struct Store {
     queue: RwLock<Option<SyncSender<Message>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// The series that the store has at one time. No series comes or goes while this is held: hold it for one request, never across
+/// a wait.
+pub struct Known<'a>(RwLockReadGuard<'a, Index>);
+
+impl Known<'_> {
+    /// Finds series by the bytes of their labels (`Labels::as_wire`).
+    pub fn finder(&self) -> Finder<'_> {
+        self.0.finder()
+    }
 }
 
 /// Why a store could not be opened.
@@ -198,6 +209,11 @@ impl Store {
             // A writer that is gone has no file to end.
             let _ = queue.send(Message::Rotate);
         }
+    }
+
+    /// The series there are, for finding those of many samples at once.
+    pub fn known(&self) -> Known<'_> {
+        Known(self.shared.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The control database.

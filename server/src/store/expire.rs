@@ -80,9 +80,7 @@ impl Store {
         let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
         let (gone, kept): (Vec<Arc<Series>>, Vec<Arc<Series>>) =
             index.iter().filter(|series| series.is_bare()).cloned().partition(|series| series.declared_in() < oldest);
-        for series in &gone {
-            index.remove(series);
-        }
+        index.remove(&gone);
         Ok(kept.is_empty())
     }
 }

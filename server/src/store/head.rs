@@ -1,6 +1,7 @@
 //! The head of a series: its samples that no sealed chunk has yet. One writer inserts, sealing takes, queries copy, all under
 //! the series' own lock and never for longer than a copy of a few hundred samples.
 
+use super::column::Column;
 use crate::query::source::TimeRange;
 use crate::series::{Sample, Timestamp};
 
@@ -18,10 +19,10 @@ pub fn day_of(t: Timestamp) -> Day {
 /// Samples in memory and where the others are.
 #[derive(Debug, Default)]
 pub struct Head {
-    /// Sorted by time, unique in time.
-    recent: Vec<Sample>,
+    /// Since the last sealing.
+    recent: Column,
     /// Taken by sealing and not yet known to be on disk; `recent` overrides it.
-    sealing: Vec<Sample>,
+    sealing: Column,
     /// Journal positions of the oldest and the newest sample of `recent`.
     recent_from: u64,
     recent_through: u64,
@@ -52,13 +53,7 @@ impl Head {
         if self.newest.is_none_or(|newest| newest.t <= sample.t) {
             self.newest = Some(sample);
         }
-        match self.recent.last() {
-            Some(last) if last.t >= sample.t => match self.recent.binary_search_by_key(&sample.t, |kept| kept.t) {
-                Ok(at) => self.recent[at] = sample,
-                Err(at) => self.recent.insert(at, sample),
-            },
-            _ => self.recent.push(sample),
-        }
+        self.recent.insert(sample);
     }
 
     /// Samples that no sealing has taken.
@@ -87,7 +82,7 @@ impl Head {
         }
         self.sealing_from = self.recent_from;
         self.sealing = std::mem::take(&mut self.recent);
-        Some(Taken { samples: self.sealing.clone(), through: self.recent_through })
+        Some(Taken { samples: self.sealing.to_vec(), through: self.recent_through })
     }
 
     /// What was taken is on disk, in the files of `days`.
@@ -95,14 +90,14 @@ impl Head {
         for day in days {
             self.add_day(day);
         }
-        self.sealing = Vec::new();
+        self.sealing = Column::default();
     }
 
     /// What was taken is not, or not all, on disk: it goes back under what came since.
     pub fn not_sealed(&mut self) {
         let recent = std::mem::replace(&mut self.recent, std::mem::take(&mut self.sealing));
         let (from, through) = (self.sealing_from, self.recent_through);
-        for sample in recent {
+        for sample in recent.to_vec() {
             self.insert(sample, through);
         }
         (self.recent_from, self.recent_through) = (from, through);
@@ -127,10 +122,8 @@ impl Head {
 
     /// Whether there is, or may be, a sample in the range.
     pub fn may_have(&self, range: TimeRange) -> bool {
-        let overlaps = |samples: &[Sample]| match (samples.first(), samples.last()) {
-            (Some(first), Some(last)) => first.t <= range.to && last.t >= range.from,
-            _ => false,
-        };
+        let overlaps =
+            |column: &Column| column.span().is_some_and(|span| span.from <= range.to && span.to >= range.from);
         let (from, to) = (day_of(range.from), day_of(range.to));
         overlaps(&self.recent) || overlaps(&self.sealing) || self.days.iter().any(|day| (from..=to).contains(day))
     }
@@ -146,7 +139,7 @@ impl Head {
 
     /// The samples of the range that are in memory, in two layers: the second overrides the first.
     pub fn copy(&self, range: TimeRange) -> [Vec<Sample>; 2] {
-        [&self.sealing, &self.recent].map(|samples| within(samples, range).to_vec())
+        [&self.sealing, &self.recent].map(|column| column.within(range))
     }
 }
 

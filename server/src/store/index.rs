@@ -1,11 +1,12 @@
 //! Which series there are: by labels, by id, and by postings (label name, value, ids) for matchers. In memory, rebuilt at the
 //! start from the series lists of the samples files and the journals.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::head::Head;
+use super::numbered::{Numbered, Page};
 use crate::series::{Labels, MatchOp, Matcher};
 
 /// A series' number: never given to two series at the same time, part of its chunks' keys.
@@ -16,22 +17,30 @@ pub type SeriesId = u64;
 pub struct Series {
     /// Its number.
     pub id: SeriesId,
-    /// Its labels; equal strings of different series share memory.
+    /// Its labels.
     pub labels: Labels,
     head: Mutex<Head>,
     /// Number of the newest journal file that declares the labels; 0 for none.
     declared_in: AtomicU64,
+    forgotten: AtomicBool,
 }
 
 impl Series {
+    /// A series of no store.
+    #[cfg(test)]
+    pub fn detached(id: SeriesId, labels: Labels) -> Series {
+        let (declared_in, forgotten) = (AtomicU64::new(0), AtomicBool::new(false));
+        Series { id, labels, head: Mutex::default(), declared_in, forgotten }
+    }
+
     /// The head, locked.
-    pub fn head(&self) -> MutexGuard<'_, Head> {
+    pub(super) fn head(&self) -> MutexGuard<'_, Head> {
         // Every change of a head is complete before anything in it can panic.
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a journal file has the labels.
-    pub fn is_declared_in(&self, journal: u64) -> bool {
+    pub(super) fn is_declared_in(&self, journal: u64) -> bool {
         self.declared_in.load(Ordering::Relaxed) == journal
     }
 
@@ -47,17 +56,25 @@ impl Series {
     }
 
     /// Notes that a journal file has the labels.
-    pub fn declare_in(&self, journal: u64) {
+    pub(super) fn declare_in(&self, journal: u64) {
         self.declared_in.store(journal, Ordering::Relaxed);
     }
+
+    /// Whether the index no longer has it: whoever found it before must look for its labels again.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
 }
+
+/// Equal label sets have equal bytes, and foldhash, seeded at random, takes a tenth of the standard hasher's time for a hundred bytes.
+type ByLabels = HashMap<Labels, Arc<Series>, foldhash::quality::RandomState>;
 
 /// All series.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_labels: HashMap<Labels, Arc<Series>>,
-    by_id: BTreeMap<SeriesId, Arc<Series>>,
-    postings: HashMap<Arc<str>, BTreeMap<Arc<str>, Vec<SeriesId>>>,
+    by_labels: ByLabels,
+    by_id: Numbered,
+    postings: HashMap<Box<str>, BTreeMap<Box<str>, Vec<SeriesId>>>,
     id_last: SeriesId,
 }
 
@@ -72,14 +89,19 @@ impl Index {
         self.by_labels.get(labels)
     }
 
+    /// Finds the series of one request, one after the other.
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { index: self, id_next: 0, page: None }
+    }
+
     /// The series with this number.
     pub fn by_id(&self, id: SeriesId) -> Option<&Arc<Series>> {
-        self.by_id.get(&id)
+        self.by_id.get(id)
     }
 
     /// All series in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
-        self.by_id.values()
+        self.by_id.iter()
     }
 
     /// The series with these labels, made with the next number where it is missing.
@@ -93,12 +115,12 @@ impl Index {
     /// Takes over a series as a file declares it. `None` where the number or the labels already belong to another one; where that
     /// one has no sample left it was forgotten, and gives way.
     pub fn restore(&mut self, id: SeriesId, labels: &Labels) -> Option<Arc<Series>> {
-        match (self.by_id.get(&id), self.by_labels.get(labels)) {
+        match (self.by_id.get(id), self.by_labels.get(labels)) {
             (Some(known), _) if known.labels == *labels => Some(Arc::clone(known)),
             (None, None) => Some(self.add(id, labels)),
             (None, Some(known)) if known.is_bare() => {
                 let known = Arc::clone(known);
-                self.remove(&known);
+                self.remove(&[known]);
                 Some(self.add(id, labels))
             }
             _ => None,
@@ -106,44 +128,42 @@ impl Index {
     }
 
     fn add(&mut self, id: SeriesId, labels: &Labels) -> Arc<Series> {
-        let mut pairs = Vec::with_capacity(labels.len());
-        for (name, value) in labels.pairs() {
-            let name = match self.postings.get_key_value(name) {
-                Some((known, _)) => Arc::clone(known),
-                None => Arc::clone(name),
-            };
-            let values = self.postings.entry(Arc::clone(&name)).or_default();
-            let value = match values.get_key_value(value) {
-                Some((known, _)) => Arc::clone(known),
-                None => Arc::clone(value),
-            };
-            let ids = values.entry(Arc::clone(&value)).or_default();
-            if let Err(at) = ids.binary_search(&id) {
-                ids.insert(at, id);
+        for (name, value) in labels {
+            let values = entry(&mut self.postings, name);
+            if let Some(ids) = values.get_mut(value) {
+                if let Err(at) = ids.binary_search(&id) {
+                    ids.insert(at, id);
+                }
+            } else {
+                values.insert(value.into(), vec![id]);
             }
-            pairs.push((name, value));
         }
-        let labels = Labels::new(pairs);
         let series = Arc::new(Series {
             id,
             labels: labels.clone(),
-            head: Mutex::new(Head::default()),
+            head: Mutex::default(),
             declared_in: AtomicU64::new(0),
+            forgotten: AtomicBool::new(false),
         });
-        self.by_labels.insert(labels, Arc::clone(&series));
-        self.by_id.insert(id, Arc::clone(&series));
+        self.by_labels.insert(labels.clone(), Arc::clone(&series));
+        self.by_id.insert(Arc::clone(&series));
         self.id_last = self.id_last.max(id);
         series
     }
 
-    /// Forgets a series.
-    pub fn remove(&mut self, series: &Series) {
-        self.by_labels.remove(&series.labels);
-        self.by_id.remove(&series.id);
-        for (name, value) in series.labels.pairs() {
+    /// Forgets series. O(their labels, and the lists of postings that have them).
+    pub fn remove(&mut self, gone: &[Arc<Series>]) {
+        let mut shrunk: HashSet<(&str, &str)> = HashSet::new();
+        for series in gone {
+            series.forgotten.store(true, Ordering::Relaxed);
+            self.by_labels.remove(&series.labels);
+            self.by_id.remove(series.id);
+            shrunk.extend(series.labels.iter());
+        }
+        for (name, value) in shrunk {
             let Some(values) = self.postings.get_mut(name) else { continue };
             if let Some(ids) = values.get_mut(value) {
-                ids.retain(|id| *id != series.id);
+                ids.retain(|id| self.by_id.get(*id).is_some());
                 if ids.is_empty() {
                     values.remove(value);
                 }
@@ -169,11 +189,11 @@ impl Index {
             .min_by_key(|lists| lists.iter().map(|ids| ids.len()).sum::<usize>());
         let fulfils = |series: &Arc<Series>| matchers.iter().all(|matcher| matcher.matches(&series.labels));
         match shortest {
-            None => self.by_id.values().filter(|series| fulfils(series)).cloned().collect(),
+            None => self.by_id.iter().filter(|series| fulfils(series)).cloned().collect(),
             Some(lists) => {
                 let mut ids: Vec<SeriesId> = lists.into_iter().flatten().copied().collect();
                 ids.sort_unstable();
-                ids.iter().filter_map(|id| self.by_id.get(id)).filter(|series| fulfils(series)).cloned().collect()
+                ids.iter().filter_map(|id| self.by_id.get(*id)).filter(|series| fulfils(series)).cloned().collect()
             }
         }
     }
@@ -186,6 +206,43 @@ impl Index {
         }
         values.iter().filter(|(value, _)| matcher.matches_value(value)).map(|(_, ids)| ids).collect()
     }
+}
+
+/// Finds series by their labels' bytes. Senders repeat their series in the order in which they first came, which is that of the
+/// numbers: so the one after the last found is tried first, and only where it is another one are the bytes hashed.
+pub struct Finder<'a> {
+    index: &'a Index,
+    id_next: SeriesId,
+    page: Option<&'a Page>,
+}
+
+impl<'a> Finder<'a> {
+    /// The series whose labels are this block of [`Labels::as_wire`]; bytes that are no label set are nobody's.
+    pub fn find(&mut self, labels: &[u8]) -> Option<&'a Arc<Series>> {
+        let found = self.next().filter(|next| next.labels.as_wire() == labels);
+        let found = found.or_else(|| self.index.by_labels.get(labels))?;
+        self.id_next = found.id + 1;
+        Some(found)
+    }
+
+    fn next(&mut self) -> Option<&'a Arc<Series>> {
+        if let Some(next) = self.page.and_then(|page| page.get(self.id_next)) {
+            return Some(next);
+        }
+        self.page = self.index.by_id.page(self.id_next);
+        self.page?.get(self.id_next)
+    }
+}
+
+/// The values of a label name; the name is copied only where it is unknown.
+fn entry<'a>(
+    postings: &'a mut HashMap<Box<str>, BTreeMap<Box<str>, Vec<SeriesId>>>,
+    name: &str,
+) -> &'a mut BTreeMap<Box<str>, Vec<SeriesId>> {
+    if !postings.contains_key(name) {
+        postings.insert(name.into(), BTreeMap::new());
+    }
+    postings.get_mut(name).expect("it was there or has just been put there")
 }
 
 #[cfg(test)]
@@ -211,7 +268,8 @@ mod tests {
         assert_eq!(found(&index, &[]), [1, 2, 3, 4]);
         assert!(found(&index, &[Matcher::equal("nothing", "x")]).is_empty());
         let user = Arc::clone(index.by_id(2).unwrap());
-        index.remove(&user);
+        index.remove(&[Arc::clone(&user)]);
+        assert!(user.is_forgotten() && index.get(&user.labels).is_none());
         assert_eq!(found(&index, &[Matcher::equal("__name__", "cpu")]), [1]);
         assert!(found(&index, &[Matcher::equal("mode", "user")]).is_empty());
         index.by_id(3).unwrap().head().add_day(1);

@@ -3,6 +3,7 @@
 mod agents;
 mod bits;
 mod chunk;
+mod column;
 mod compact;
 pub mod control;
 mod days;
@@ -18,6 +19,7 @@ pub mod loglines;
 mod maintain;
 pub mod marks;
 mod metadata;
+mod numbered;
 mod options;
 mod packed;
 mod record;
@@ -34,7 +36,8 @@ mod writer;
 use std::sync::Arc;
 
 pub use delete::{DeleteError, Deleted};
-pub use engine::{OpenStoreError, Store, StoreStats};
+pub use engine::{Known, OpenStoreError, Store, StoreStats};
+pub use index::{Series, SeriesId};
 pub use maintain::MaintainError;
 pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
 pub use shared::AppendError;
@@ -47,6 +50,8 @@ use crate::series::{Labels, Sample};
 /// Samples that are accepted or refused together, in one durable commit.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
+    /// Samples of series that the store is known to have, from [`Store::known`]. Applied before `series`.
+    pub rows: Vec<Row>,
     /// Series with their samples, in any order of time.
     pub series: Vec<(Labels, Vec<Sample>)>,
     /// What the sender told about metrics, by name.
@@ -55,8 +60,25 @@ pub struct Batch {
     pub mark: Option<Mark>,
 }
 
+impl Batch {
+    /// All samples with their labels.
+    pub fn samples(&self) -> impl Iterator<Item = (&Labels, &Sample)> {
+        let given = self.series.iter().flat_map(|(labels, samples)| samples.iter().map(move |sample| (labels, sample)));
+        self.rows.iter().map(|row| (&row.series.labels, &row.sample)).chain(given)
+    }
+}
+
+/// A sample of a series that the store has.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The series.
+    pub series: Arc<Series>,
+    /// The sample.
+    pub sample: Sample,
+}
+
 /// Samples of one committed batch, as [`Store::tap`] passes them on.
-pub type Accepted = Arc<Vec<(Labels, Vec<Sample>)>>;
+pub type Accepted = Arc<Vec<Row>>;
 
 /// A batch's place in an agent's sequence, from the headers of `petrel_agent::stream::protocol`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

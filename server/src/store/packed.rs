@@ -28,10 +28,15 @@ pub fn pack(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
             return Ok(out);
         }
     }
+    Ok(raw(bytes))
+}
+
+/// The bytes as they are, for what is not worth compressing; [`unpack`] takes them too.
+pub fn raw(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 1);
     out.push(TAG_RAW);
     out.extend_from_slice(bytes);
-    Ok(out)
+    out
 }
 
 /// Undoes [`pack`].

@@ -6,14 +6,25 @@ use super::packed;
 use super::varint::{self, DecodeError, Reader};
 use crate::series::{Labels, Sample};
 
-/// Version of the layout, the first byte after unpacking.
-const VERSION: u8 = 1;
-/// zstd level of records: they live for minutes, so speed counts more than size.
+/// Version of the layout that is written, the first byte after unpacking.
+const VERSION: u8 = 2;
+/// Records of earlier programs.
+const VERSION_1: u8 = 1;
+/// zstd level of records with labels: they live for minutes, so speed counts more than size.
 const LEVEL: i32 = 1;
 
-/// Builds a record, series by series.
+/// Bits of the byte before each sample: how many bytes the value has, and what else follows.
+const VALUE_BYTES: u8 = 0x0f;
+const HAS_LABELS: u8 = 0x10;
+const OTHER_TIME: u8 = 0x20;
+const OTHER_ID: u8 = 0x40;
+
+/// Builds a record, sample by sample.
 pub struct RecordWriter {
     body: Vec<u8>,
+    id_last: SeriesId,
+    t_last: i64,
+    has_labels: bool,
 }
 
 /// One series of a decoded record.
@@ -29,26 +40,32 @@ pub struct RecordSeries {
 
 impl Default for RecordWriter {
     fn default() -> RecordWriter {
-        RecordWriter { body: vec![VERSION] }
+        RecordWriter { body: vec![VERSION], id_last: 0, t_last: 0, has_labels: false }
     }
 }
 
 impl RecordWriter {
-    /// Appends the samples of a series; `labels` where this journal file does not know the series yet.
-    pub fn push(&mut self, id: SeriesId, labels: Option<&Labels>, samples: &[Sample]) {
-        varint::put(&mut self.body, id << 1 | u64::from(labels.is_some()));
+    /// Appends a sample of a series; `labels` where this journal file does not know the series yet.
+    pub fn push(&mut self, id: SeriesId, labels: Option<&Labels>, sample: Sample) {
+        let value = sample.v.to_bits().to_be_bytes();
+        let value_bytes = 8 - sample.v.to_bits().trailing_zeros() as usize / 8;
+        let at = self.body.len();
+        self.body.push(value_bytes as u8);
+        if id != self.id_last.wrapping_add(1) {
+            self.body[at] |= OTHER_ID;
+            varint::put_signed(&mut self.body, id.wrapping_sub(self.id_last) as i64);
+        }
+        if sample.t != self.t_last {
+            self.body[at] |= OTHER_TIME;
+            varint::put_signed(&mut self.body, sample.t.wrapping_sub(self.t_last));
+        }
         if let Some(labels) = labels {
+            self.body[at] |= HAS_LABELS;
+            self.has_labels = true;
             put_labels(&mut self.body, labels);
         }
-        varint::put(&mut self.body, samples.len() as u64);
-        let mut before = 0i64;
-        for sample in samples {
-            varint::put_signed(&mut self.body, sample.t.wrapping_sub(before));
-            before = sample.t;
-        }
-        for sample in samples {
-            self.body.extend_from_slice(&sample.v.to_le_bytes());
-        }
+        self.body.extend_from_slice(&value[..value_bytes]);
+        (self.id_last, self.t_last) = (id, sample.t);
     }
 
     /// Whether nothing was pushed.
@@ -56,19 +73,19 @@ impl RecordWriter {
         self.body.len() <= 1
     }
 
-    /// The bytes for the journal.
+    /// The bytes for the journal. Only labels are worth the time of compressing.
     ///
     /// # Errors
     /// zstd cannot allocate.
     pub fn finish(self) -> std::io::Result<Vec<u8>> {
-        packed::pack(&self.body, LEVEL)
+        if self.has_labels { packed::pack(&self.body, LEVEL) } else { Ok(packed::raw(&self.body)) }
     }
 }
 
 /// Appends a label set.
 pub fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
     varint::put(out, labels.len() as u64);
-    for (name, value) in labels.iter() {
+    for (name, value) in labels {
         varint::put_bytes(out, name.as_bytes());
         varint::put_bytes(out, value.as_bytes());
     }
@@ -95,13 +112,43 @@ pub fn decode(packed: &[u8]) -> Result<Vec<RecordSeries>, DecodeError> {
     let body = packed::unpack(packed)?;
     let mut reader = Reader(&body);
     match reader.byte()? {
-        VERSION => {}
-        found => return Err(DecodeError::Unknown { what: "record version", found }),
+        VERSION => samples(&mut reader),
+        VERSION_1 => series_1(&mut reader),
+        found => Err(DecodeError::Unknown { what: "record version", found }),
     }
+}
+
+fn samples(reader: &mut Reader<'_>) -> Result<Vec<RecordSeries>, DecodeError> {
+    let mut all: Vec<RecordSeries> = Vec::new();
+    let (mut id, mut t): (SeriesId, i64) = (0, 0);
+    while !reader.is_empty() {
+        let head = reader.byte()?;
+        let value_bytes = usize::from(head & VALUE_BYTES);
+        if head & !(VALUE_BYTES | HAS_LABELS | OTHER_TIME | OTHER_ID) != 0 || value_bytes > 8 {
+            return Err(DecodeError::Unknown { what: "head of a sample", found: head });
+        }
+        id = id.wrapping_add(if head & OTHER_ID == 0 { 1 } else { reader.signed()? as u64 });
+        if head & OTHER_TIME != 0 {
+            t = t.wrapping_add(reader.signed()?);
+        }
+        let labels = if head & HAS_LABELS == 0 { None } else { Some(labels(reader)?) };
+        let mut bits = [0; 8];
+        bits[..value_bytes].copy_from_slice(reader.take(value_bytes)?);
+        let sample = Sample { t, v: f64::from_bits(u64::from_be_bytes(bits)) };
+        match all.last_mut() {
+            Some(last) if last.id == id && labels.is_none() => last.samples.push(sample),
+            _ => all.push(RecordSeries { id, labels, samples: vec![sample] }),
+        }
+    }
+    Ok(all)
+}
+
+/// The series of a record of version 1.
+fn series_1(reader: &mut Reader<'_>) -> Result<Vec<RecordSeries>, DecodeError> {
     let mut all = Vec::new();
     while !reader.is_empty() {
         let head = reader.unsigned()?;
-        let labels = if head & 1 == 1 { Some(labels(&mut reader)?) } else { None };
+        let labels = if head & 1 == 1 { Some(labels(reader)?) } else { None };
         // Nine bytes: at least one for the time, eight for the value.
         let count = reader.count(9)?;
         let mut samples = Vec::with_capacity(count);
@@ -128,28 +175,43 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
+            let _ = decode(&[&[0, VERSION], &bytes[..]].concat());
+            let _ = decode(&[&[0, VERSION_1], &bytes[..]].concat());
         }
 
         #[test]
         fn records_come_back(
             series in prop::collection::vec(
-                (0u64..1 << 40, any::<bool>(), prop::collection::vec((any::<i64>(), any::<u64>()), 0..5)),
+                (0u64..1 << 40, any::<bool>(), prop::collection::vec((any::<i64>(), any::<u64>()), 1..5)),
                 0..20,
             )
         ) {
             let mut writer = RecordWriter::default();
             let labels = Labels::new([("__name__", "up"), ("instance", "h1")]);
-            let pair = |&(t, bits): &(i64, u64)| Sample { t, v: f64::from_bits(bits) };
+            let mut pushed: Vec<(u64, i64, u64)> = Vec::new();
             for (id, declared, samples) in &series {
-                let samples: Vec<Sample> = samples.iter().map(pair).collect();
-                writer.push(*id, declared.then_some(&labels), &samples);
+                for (i, &(t, bits)) in samples.iter().enumerate() {
+                    writer.push(*id, (*declared && i == 0).then_some(&labels), Sample { t, v: f64::from_bits(bits) });
+                    pushed.push((*id, t, bits));
+                }
             }
             let back = decode(&writer.finish().unwrap()).unwrap();
-            prop_assert_eq!(back.len(), series.len());
-            for (got, (id, declared, samples)) in back.iter().zip(&series) {
-                let bits: Vec<(i64, u64)> = got.samples.iter().map(|s| (s.t, s.v.to_bits())).collect();
-                prop_assert_eq!((got.id, got.labels.is_some(), &bits), (*id, *declared, samples));
-            }
+            let flat: Vec<(u64, i64, u64)> =
+                back.iter().flat_map(|one| one.samples.iter().map(|s| (one.id, s.t, s.v.to_bits()))).collect();
+            prop_assert_eq!(flat, pushed);
+            prop_assert_eq!(
+                back.iter().filter(|one| one.labels.as_ref() == Some(&labels)).count(),
+                series.iter().filter(|(_, declared, _)| *declared).count()
+            );
         }
+    }
+
+    #[test]
+    fn samples_of_one_collection_take_few_bytes() {
+        let mut writer = RecordWriter::default();
+        for id in 1..1_001 {
+            writer.push(id, None, Sample { t: 1_790_000_000_000, v: (id * 4096) as f64 });
+        }
+        assert!(writer.finish().unwrap().len() < 4_100);
     }
 }

@@ -10,7 +10,7 @@ use super::days::Days;
 use super::index::{Index, Series};
 use super::metadata::Metadata;
 use super::options::StoreOptions;
-use super::{Accepted, Batch, RefusedReason};
+use super::{Accepted, Batch, RefusedReason, Row};
 use crate::query::source::MetricMetadata;
 use crate::series::{Labels, Sample, Timestamp};
 use crate::store::control::Control;
@@ -175,7 +175,7 @@ impl Shared {
     /// Gives the room back; returns the batch's number of samples.
     pub fn leave_queue(&self, batch: &Batch) -> usize {
         self.give_back(weight(batch));
-        batch.series.iter().map(|(_, samples)| samples.len()).sum()
+        batch.rows.len() + batch.series.iter().map(|(_, samples)| samples.len()).sum::<usize>()
     }
 
     fn give_back(&self, weight: usize) {
@@ -215,21 +215,20 @@ impl Shared {
     }
 
     /// Finds each label set's series, making it where there is room for one more; `None` where there is not.
-    #[expect(clippy::type_complexity, reason = "the input's pairs, each with what was found")]
-    pub fn resolve(&self, series: Vec<(Labels, Vec<Sample>)>) -> Vec<((Labels, Vec<Sample>), Option<Arc<Series>>)> {
+    pub fn resolve(&self, series: &[(Labels, Vec<Sample>)]) -> Vec<Option<Arc<Series>>> {
         let mut found: Vec<Option<Arc<Series>>> = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             series.iter().map(|(labels, _)| index.get(labels).cloned()).collect()
         };
         if found.iter().any(Option::is_none) {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            for (found, (labels, _)) in found.iter_mut().zip(&series) {
+            for (found, (labels, _)) in found.iter_mut().zip(series) {
                 if found.is_none() && (index.len() < self.options.series_max || index.get(labels).is_some()) {
                     *found = Some(index.get_or_add(labels));
                 }
             }
         }
-        series.into_iter().zip(found).collect()
+        found
     }
 
     /// Takes what a batch told about metrics.
@@ -248,18 +247,16 @@ impl Shared {
     }
 
     /// Passes accepted samples on; a reader that is behind misses them, which is counted.
-    pub fn feed_taps(&self, accepted: Vec<(Arc<Series>, Vec<Sample>)>) {
+    pub fn feed_taps(&self, accepted: Vec<Row>) {
         let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
         if taps.is_empty() || accepted.is_empty() {
             return;
         }
-        let samples: u64 = accepted.iter().map(|(_, samples)| samples.len() as u64).sum();
-        let fed: Accepted =
-            Arc::new(accepted.into_iter().map(|(series, samples)| (series.labels.clone(), samples)).collect());
+        let fed: Accepted = Arc::new(accepted);
         taps.retain(|tap| match tap.try_send(Arc::clone(&fed)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                telemetry::STORE_TAP_DROPPED.inc_by(samples);
+                telemetry::STORE_TAP_DROPPED.inc_by(fed.len() as u64);
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -268,5 +265,5 @@ impl Shared {
 }
 
 fn weight(batch: &Batch) -> usize {
-    batch.series.iter().map(|(_, samples)| samples.len() + 32).sum()
+    batch.rows.len() + batch.series.iter().map(|(_, samples)| samples.len() + 32).sum::<usize>()
 }

@@ -7,13 +7,12 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info};
 
-use super::index::Series;
 use super::journal::Journal;
 use super::marks::HighMarks;
 use super::record::RecordWriter;
 use super::shared::{AppendError, Shared};
-use super::{Batch, Committed, Mark, Refused, RefusedReason, sqlite};
-use crate::series::{Sample, Timestamp};
+use super::{Batch, Committed, Mark, Refused, RefusedReason, Row, sqlite};
+use crate::series::{Labels, Sample, Timestamp};
 use crate::telemetry;
 
 /// Samples that may be ahead of the server's clock, DESIGN section 5 «Time».
@@ -44,7 +43,7 @@ pub struct Request {
 /// A batch after its series were found.
 struct Prepared {
     committed: Committed,
-    accepted: Vec<(Arc<Series>, Vec<Sample>)>,
+    accepted: Vec<Row>,
     told: Vec<(String, crate::query::source::MetricMetadata)>,
     reply: Box<dyn FnOnce(Result<Committed, AppendError>) + Send>,
 }
@@ -126,9 +125,9 @@ impl Writer {
             ready.push(self.prepare(request, &mut raised));
         }
         let number = shared.active_journal();
-        for (series, samples) in ready.iter().flat_map(|prepared| &prepared.accepted) {
+        for Row { series, sample } in ready.iter().flat_map(|prepared| &prepared.accepted) {
             let is_new = !series.is_declared_in(number);
-            record.push(series.id, is_new.then_some(&series.labels), samples);
+            record.push(series.id, is_new.then_some(&series.labels), *sample);
             if is_new {
                 series.declare_in(number);
                 declared.push(Arc::clone(series));
@@ -219,54 +218,53 @@ impl Writer {
 
     fn prepare(&self, request: Request, raised: &mut HashMap<(String, String), Mark>) -> Prepared {
         let Request { batch, now, reply } = request;
-        let Batch { series, metadata, mark } = batch;
-        let mut prepared = Prepared { committed: Committed::default(), accepted: Vec::new(), told: Vec::new(), reply };
+        let Batch { rows, mut series, metadata, mark } = batch;
+        let mut prepared = Prepared { committed: Committed::default(), accepted: rows, told: metadata, reply };
         if let Some(mark) = mark {
             let key = (mark.agent.clone(), format!("{} {}", mark.epoch, mark.class.as_str()));
             if self.marks.contains(&mark) || raised.get(&key).is_some_and(|high| high.seq >= mark.seq) {
                 prepared.committed.duplicate = true;
-                telemetry::INGEST_SAMPLES
-                    .with_label_values(&["duplicate"])
-                    .inc_by(series.iter().map(|(_, samples)| samples.len() as u64).sum());
+                let samples = prepared.accepted.len() + series.iter().map(|(_, samples)| samples.len()).sum::<usize>();
+                telemetry::INGEST_SAMPLES.with_label_values(&["duplicate"]).inc_by(samples as u64);
+                (prepared.accepted, prepared.told) = (Vec::new(), Vec::new());
                 return prepared;
             }
             raised.insert(key, mark);
         }
+        let Prepared { committed, accepted, .. } = &mut prepared;
+        let mut refuse = |labels: &Labels, sample: Sample, reason| {
+            committed.refused.push(Refused { labels: labels.clone(), sample, reason });
+        };
         let allowed = self.shared.allowed(now, FUTURE_MS_MAX);
-        for ((labels, mut samples), found) in self.shared.resolve(series) {
-            let mut refuse = |sample: &Sample, reason| {
-                prepared.committed.refused.push(Refused { labels: labels.clone(), sample: *sample, reason });
-            };
-            let Some(found) = found else {
-                for sample in &samples {
-                    refuse(sample, RefusedReason::SeriesLimit);
+        accepted.retain(|Row { series: found, sample }| {
+            if found.is_forgotten() {
+                series.push((found.labels.clone(), vec![*sample]));
+                return false;
+            }
+            let refused = allowed.check(sample.t);
+            if let Some(reason) = refused {
+                refuse(&found.labels, *sample, reason);
+            }
+            refused.is_none()
+        });
+        for ((labels, samples), found) in series.iter().zip(self.shared.resolve(&series)) {
+            for sample in samples {
+                match (&found, allowed.check(sample.t)) {
+                    (_, Some(reason)) => refuse(labels, *sample, reason),
+                    (None, None) => refuse(labels, *sample, RefusedReason::SeriesLimit),
+                    (Some(found), None) => accepted.push(Row { series: Arc::clone(found), sample: *sample }),
                 }
-                continue;
-            };
-            samples.retain(|sample| match allowed.check(sample.t) {
-                None => true,
-                Some(reason) => {
-                    refuse(sample, reason);
-                    false
-                }
-            });
-            prepared.committed.accepted += samples.len() as u64;
-            if !samples.is_empty() {
-                prepared.accepted.push((found, samples));
             }
         }
-        prepared.told = metadata;
+        committed.accepted = accepted.len() as u64;
         prepared
     }
 }
 
 /// Makes a committed batch visible, then answers its sender.
 fn apply(shared: &Shared, prepared: Prepared, position: u64) {
-    for (series, samples) in &prepared.accepted {
-        let mut head = series.head();
-        for sample in samples {
-            head.insert(*sample, position);
-        }
+    for Row { series, sample } in &prepared.accepted {
+        series.head().insert(*sample, position);
     }
     shared.learn(prepared.told);
     let count = |outcome: &str, samples: u64| {

@@ -1,0 +1,196 @@
+//! Samples of one series in memory, as columns: eight bytes a sample while they come at one step, which most do, and twelve
+//! where they do not. Sorted by time, unique in time.
+
+use crate::query::source::TimeRange;
+use crate::series::{Sample, Timestamp};
+
+/// Samples by which a column grows at least, so that short series stay short.
+const GROW_MIN: usize = 8;
+
+/// Sorted samples of one series.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Column {
+    times: Times,
+    values: Vec<f64>,
+}
+
+/// The times of a column; as many as there are values.
+#[derive(Debug, Clone, PartialEq)]
+enum Times {
+    /// All at one step from the first. With fewer than two samples the step has no meaning.
+    Regular { first: Timestamp, step: i64 },
+    /// Milliseconds after the first: up to 49 days.
+    Offsets { first: Timestamp, offsets: Vec<u32> },
+    /// Farther apart than that.
+    Any(Vec<Timestamp>),
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times::Regular { first: 0, step: 0 }
+    }
+}
+
+impl Column {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The first and the last time; `None` where there is no sample.
+    pub fn span(&self) -> Option<TimeRange> {
+        let last = self.len().checked_sub(1)?;
+        Some(TimeRange { from: self.time(0), to: self.time(last) })
+    }
+
+    /// Adds a sample; at a time that is there already it takes the other's place. O(1) at the end, O(n) elsewhere.
+    pub fn insert(&mut self, sample: Sample) {
+        match self.span() {
+            Some(span) if span.to >= sample.t => self.insert_before_end(sample),
+            _ => self.push(sample),
+        }
+    }
+
+    /// The samples of a range.
+    pub fn within(&self, range: TimeRange) -> Vec<Sample> {
+        let from = self.count_before(range.from);
+        let to = range.to.checked_add(1).map_or(self.len(), |end| self.count_before(end));
+        (from..to.max(from)).map(|i| Sample { t: self.time(i), v: self.values[i] }).collect()
+    }
+
+    /// All samples.
+    pub fn to_vec(&self) -> Vec<Sample> {
+        self.within(TimeRange { from: Timestamp::MIN, to: Timestamp::MAX })
+    }
+
+    fn time(&self, i: usize) -> Timestamp {
+        match &self.times {
+            Times::Regular { first, step } => first + step * i as i64,
+            Times::Offsets { first, offsets } => first + i64::from(offsets[i]),
+            Times::Any(times) => times[i],
+        }
+    }
+
+    /// Number of samples before an instant. O(log n).
+    fn count_before(&self, t: Timestamp) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.time(middle) < t {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn push(&mut self, sample: Sample) {
+        let n = self.len();
+        match &mut self.times {
+            Times::Regular { first, step } => match n {
+                0 => (*first, *step) = (sample.t, 0),
+                1 if sample.t.checked_sub(*first).is_some() => *step = sample.t - *first,
+                _ if first.checked_add(step.saturating_mul(n as i64)) == Some(sample.t) => {}
+                _ => {
+                    let times: Vec<Timestamp> = (0..n).map(|i| self.time(i)).chain([sample.t]).collect();
+                    self.times = Times::of(times);
+                }
+            },
+            Times::Offsets { first, offsets } => match sample.t.checked_sub(*first).map(u32::try_from) {
+                Some(Ok(offset)) => {
+                    grow(offsets);
+                    offsets.push(offset);
+                }
+                _ => self.times = Times::Any((0..n).map(|i| self.time(i)).chain([sample.t]).collect()),
+            },
+            Times::Any(times) => times.push(sample.t),
+        }
+        grow(&mut self.values);
+        self.values.push(sample.v);
+    }
+
+    fn insert_before_end(&mut self, sample: Sample) {
+        let at = self.count_before(sample.t);
+        if self.time(at) == sample.t {
+            self.values[at] = sample.v;
+            return;
+        }
+        let mut times: Vec<Timestamp> = (0..self.len()).map(|i| self.time(i)).collect();
+        times.insert(at, sample.t);
+        self.times = Times::of(times);
+        self.values.insert(at, sample.v);
+    }
+}
+
+impl Times {
+    /// Sorted times that have no one step.
+    fn of(times: Vec<Timestamp>) -> Times {
+        let Some(&first) = times.first() else { return Times::default() };
+        let offset = |t: &Timestamp| t.checked_sub(first).and_then(|apart| u32::try_from(apart).ok());
+        match times.iter().map(offset).collect::<Option<Vec<u32>>>() {
+            Some(offsets) => Times::Offsets { first, offsets },
+            None => Times::Any(times),
+        }
+    }
+}
+
+/// Makes room by a quarter: doubling would leave a third of the memory of all heads unused.
+fn grow<T>(column: &mut Vec<T>) {
+    if column.len() == column.capacity() {
+        column.reserve_exact((column.len() / 4).max(GROW_MIN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Steps that keep to a raster, leave it, and leap further than an offset holds.
+    fn times() -> impl Strategy<Value = Vec<i64>> {
+        let near = (0i64..40).prop_map(|i| i * 10_000);
+        let any = prop_oneof![8 => near, 2 => 0i64..400_000, 1 => any::<i64>()];
+        prop_oneof![
+            prop::collection::vec(any, 0..60),
+            (0i64..100, 1i64..50).prop_map(|(n, step)| (0..n).map(|i| i * step).collect())
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_column_is_a_sorted_map(times in times(), from in -100_000i64..400_000, length in 0i64..400_000) {
+            let mut column = Column::default();
+            let mut map = BTreeMap::new();
+            for (i, t) in times.into_iter().enumerate() {
+                column.insert(Sample { t, v: i as f64 });
+                map.insert(t, i as f64);
+            }
+            let expected = |range: std::ops::RangeInclusive<i64>| {
+                map.range(range).map(|(&t, &v)| Sample { t, v }).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(column.to_vec(), expected(i64::MIN..=i64::MAX));
+            prop_assert_eq!(column.within(TimeRange { from, to: from + length }), expected(from..=from + length));
+            let span = map.keys().next().zip(map.keys().next_back());
+            prop_assert_eq!(column.span().map(|span| (span.from, span.to)), span.map(|(&from, &to)| (from, to)));
+        }
+    }
+
+    #[test]
+    fn regular_samples_take_eight_bytes() {
+        let mut column = Column::default();
+        for i in 0..120 {
+            column.insert(Sample { t: 1_000 + i * 15_000, v: i as f64 });
+        }
+        assert!(matches!(column.times, Times::Regular { first: 1_000, step: 15_000 }));
+        assert!(column.values.capacity() <= 150, "{}", column.values.capacity());
+    }
+}
