@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{self, Policy};
-use crate::api::listen;
+use crate::api::{cors, listen};
 use crate::clock::Clock;
 use crate::config::{Config, Reload, url_of};
 use crate::ingest::presence::PresenceError;
@@ -133,7 +133,9 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, UdpSocket), ServeError
 }
 
 fn guarded(router: Router, policy: &Arc<Policy>) -> Router {
-    router.layer(from_fn_with_state(Arc::clone(policy), auth::check))
+    router
+        .layer(from_fn_with_state(Arc::clone(policy), auth::check))
+        .layer(from_fn_with_state(Arc::clone(policy), cors::share))
 }
 
 /// What `petrel up` prints within its first second. Everything in it works as it stands when typed where `petrel up` was.

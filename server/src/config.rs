@@ -150,6 +150,8 @@ pub struct Overrides {
 
 /// The config as the server uses it: every value checked, every file that it names read.
 pub struct Config {
+    /// The file as written; empty without one.
+    pub text: String,
     /// Folder that holds everything the server keeps.
     pub data: PathBuf,
     /// Where to listen.
@@ -204,7 +206,8 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| vec![Problem::new(path, format!("cannot be read: {error}"))])?;
         let raw = yaml::read(path, &text).map_err(|problem| vec![problem])?;
-        Config::check(raw, overrides, Problems { path, places: Places::read(&text), ..problems })
+        let config = Config::check(raw, overrides, Problems { path, places: Places::read(&text), ..problems })?;
+        Ok(Config { text, ..config })
     }
 
     fn check(raw: RawConfig, overrides: Overrides, mut problems: Problems<'_>) -> Result<Config, Vec<Problem>> {
@@ -242,6 +245,7 @@ impl Config {
         let found = problems.found;
         let all = || {
             Some(Config {
+                text: String::new(),
                 data: data?,
                 listen: listen?,
                 tls,

@@ -13,6 +13,15 @@ pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
 pub static QUERIES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_queries_total", "Queries by outcome.", &["outcome"]));
 
+/// Queries and requests for series that a limit refused or ended, by the limit's key in the config.
+pub static QUERY_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "petrel_query_limits_total",
+        "Queries that a limit refused or ended, by its key in the config.",
+        &["limit"],
+    )
+});
+
 /// Requests turned away before any handler, by reason.
 pub static REQUESTS_DENIED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_requests_denied_total", "Requests turned away, by reason.", &["reason"]));

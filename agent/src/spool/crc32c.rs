@@ -8,7 +8,7 @@ const POLYNOMIAL: u32 = 0x82F6_3B78;
 const TABLE: [u32; 256] = table();
 
 /// The checksum of `bytes`. O(n).
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 

@@ -1,29 +1,32 @@
 //! `/api/v1/rules` and `/api/v1/alerts`, as Prometheus answers them. Reads the snapshot of the last tick and decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::from_fn;
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
 use petrel_agent::units::Span;
 use serde::Serialize;
 
+use super::compress::compress;
+use super::prometheus::json::{self, Failure};
+use super::prometheus::params::Params;
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::{AlertsView, RuleHealth, Snapshot};
 use crate::notify::webhook::rfc3339;
+use crate::query;
 use crate::rules::{AlertRule, Group, Rule, RuleKind};
+use crate::series::Matcher;
 
 /// The two routes, over what the engine last showed.
 pub fn router(view: AlertsView) -> Router {
-    Router::new().route("/api/v1/rules", get(rules)).route("/api/v1/alerts", get(alerts)).with_state(view)
-}
-
-#[derive(Serialize)]
-struct Success<T> {
-    status: &'static str,
-    data: T,
+    Router::new()
+        .route("/api/v1/rules", get(rules))
+        .route("/api/v1/alerts", get(alerts))
+        .layer(from_fn(compress))
+        .with_state(view)
 }
 
 #[derive(Serialize)]
@@ -32,8 +35,11 @@ struct Alerts {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Groups {
     groups: Vec<GroupJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_next_token: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -60,12 +66,13 @@ struct RuleJson {
     duration: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_firing_for: Option<f64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<BTreeMap<String, String>>,
+    /// For alerting rules a list, or null where the request excludes alerts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    alerts: Option<Vec<AlertJson>>,
+    alerts: Option<Option<Vec<AlertJson>>>,
     health: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
@@ -86,66 +93,126 @@ struct AlertJson {
 }
 
 /// What a request for rules asks for. Each list that is empty asks for all.
-#[derive(Default)]
 struct Wanted {
     kind: Option<&'static str>,
     without_alerts: bool,
-    lists: HashMap<&'static str, Vec<String>>,
+    rules: BTreeSet<String>,
+    groups: BTreeSet<String>,
+    files: BTreeSet<String>,
+    /// Matchers on the rules' labels; one of the lists must fit.
+    any_of: Vec<Vec<Matcher>>,
+    page: Option<Page>,
+}
+
+/// Some groups of all.
+struct Page {
+    groups_max: usize,
+    /// The group that comes first, as the page before named it.
+    token: Option<String>,
 }
 
 impl Wanted {
-    fn read(params: Vec<(String, String)>) -> Result<Wanted, String> {
-        let mut wanted = Wanted::default();
-        for (name, value) in params {
-            match (name.as_str(), value.as_str()) {
-                ("type", "alert") => wanted.kind = Some("alerting"),
-                ("type", "record") => wanted.kind = Some("recording"),
-                ("type", "") => {}
-                ("type", _) => return Err(format!("not supported value \"{value}\": type is alert or record")),
-                ("exclude_alerts", text) => wanted.without_alerts = matches!(text, "1" | "t" | "true"),
-                ("rule_name[]", _) => wanted.lists.entry("rule").or_default().push(value),
-                ("rule_group[]", _) => wanted.lists.entry("group").or_default().push(value),
-                ("file[]", _) => wanted.lists.entry("file").or_default().push(value),
-                _ => {}
-            }
-        }
-        Ok(wanted)
+    fn read(params: &Params) -> Result<Wanted, Failure> {
+        let kind = match params.get("type").map(str::to_ascii_lowercase).as_deref() {
+            None => None,
+            Some("alert") => Some("alerting"),
+            Some("record") => Some("recording"),
+            Some(other) => return Err(Failure::parameter("type", &format!("not supported value {other:?}"))),
+        };
+        let set = |name| params.all(name).map(str::to_owned).collect();
+        Ok(Wanted {
+            kind,
+            without_alerts: params.flag("exclude_alerts")?,
+            rules: set("rule_name[]"),
+            groups: set("rule_group[]"),
+            files: set("file[]"),
+            any_of: params.matchers()?,
+            page: Page::read(params)?,
+        })
     }
 
-    fn takes(&self, list: &str, value: &String) -> bool {
-        self.lists.get(list).is_none_or(|wanted| wanted.contains(value))
+    fn takes_group(&self, group: &Group) -> bool {
+        let takes = |wanted: &BTreeSet<String>, value: &String| wanted.is_empty() || wanted.contains(value);
+        takes(&self.files, &group.file) && takes(&self.groups, &group.name)
+    }
+
+    fn takes_rule(&self, rule: &Rule) -> bool {
+        let fits =
+            |matchers: &Vec<Matcher>| matchers.iter().all(|one| one.matches_value(&plain_label(rule, &one.name)));
+        (self.rules.is_empty() || self.rules.contains(&rule.name))
+            && self.kind.is_none_or(|kind| kind == kind_of(rule))
+            && (self.any_of.is_empty() || self.any_of.iter().any(fits))
+    }
+}
+
+impl Page {
+    fn read(params: &Params) -> Result<Option<Page>, Failure> {
+        let token = params.get("group_next_token").map(str::to_owned);
+        let Some(text) = params.get("group_limit") else {
+            let reason = "group_limit needs to be present in order to paginate over the groups";
+            return if token.is_none() { Ok(None) } else { Err(Failure::parameter("group_next_token", reason)) };
+        };
+        match text.parse::<usize>() {
+            Ok(groups_max) if groups_max > 0 => Ok(Some(Page { groups_max, token })),
+            _ => Err(Failure::parameter("group_limit", "group_limit needs to be greater than 0")),
+        }
+    }
+
+    /// Cuts the page out of all groups; gives the token of the next one.
+    fn cut(self, groups: &mut Vec<GroupJson>) -> Result<Option<String>, Failure> {
+        if let Some(token) = self.token {
+            let first = groups.iter().position(|group| group.token() == token).ok_or_else(|| {
+                let text = format!("invalid group_next_token '{token}'. were rule groups changed?");
+                Failure::parameter("group_next_token", &text)
+            })?;
+            groups.drain(..first);
+        }
+        let next = groups.get(self.groups_max).map(GroupJson::token);
+        groups.truncate(self.groups_max);
+        Ok(next)
+    }
+}
+
+impl GroupJson {
+    /// File and name as one word that needs no escaping in an address.
+    fn token(&self) -> String {
+        let bytes = self.file.bytes().chain([0]).chain(self.name.bytes());
+        bytes.flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
 }
 
 async fn alerts(State(view): State<AlertsView>) -> Response {
-    let snapshot = view.snapshot();
-    let alerts = active(&snapshot.alerts);
-    Json(Success { status: "success", data: Alerts { alerts } }).into_response()
+    json::success(&Alerts { alerts: active(&view.snapshot().alerts) })
 }
 
-async fn rules(State(view): State<AlertsView>, Query(params): Query<Vec<(String, String)>>) -> Response {
-    let wanted = match Wanted::read(params) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let body = serde_json::json!({ "status": "error", "errorType": "bad_data", "error": error });
-            return (StatusCode::BAD_REQUEST, Json(body)).into_response();
-        }
-    };
+async fn rules(State(view): State<AlertsView>, params: Params) -> Result<Response, Failure> {
+    let wanted = Wanted::read(&params)?;
     let snapshot = view.snapshot();
-    let named = snapshot.rules.groups.iter();
-    let named = named.filter(|group| wanted.takes("file", &group.file) && wanted.takes("group", &group.name));
-    let groups = named.map(|group| group_json(&snapshot, group, &wanted));
-    let filtered = wanted.kind.is_some() || wanted.lists.contains_key("rule");
-    let groups: Vec<GroupJson> = groups.filter(|group| !filtered || !group.rules.is_empty()).collect();
-    Json(Success { status: "success", data: Groups { groups } }).into_response()
+    let named = snapshot.rules.groups.iter().filter(|group| wanted.takes_group(group));
+    let shown = named.map(|group| group_json(&snapshot, group, &wanted));
+    let mut groups: Vec<GroupJson> = shown.filter(|group| !group.rules.is_empty()).collect();
+    let group_next_token = wanted.page.map(|page| page.cut(&mut groups)).transpose()?.flatten();
+    Ok(json::success(&Groups { groups, group_next_token }))
+}
+
+/// The value of a rule's label; a template has none before it is filled in.
+fn plain_label(rule: &Rule, name: &str) -> String {
+    match &rule.kind {
+        RuleKind::Record { labels } => labels.get(name).unwrap_or_default().to_owned(),
+        RuleKind::Alert(alert) => {
+            let text = alert.labels.iter().find(|(label, _)| label == name).map(|(_, template)| template.text());
+            text.filter(|text| !text.contains("{{")).unwrap_or_default().to_owned()
+        }
+    }
+}
+
+fn kind_of(rule: &Rule) -> &'static str {
+    if rule.alert().is_some() { "alerting" } else { "recording" }
 }
 
 fn group_json(snapshot: &Snapshot, group: &Group, wanted: &Wanted) -> GroupJson {
-    let rules = group.rules.iter().filter(|rule| wanted.takes("rule", &rule.name));
-    let rules: Vec<RuleJson> = rules
-        .map(|rule| rule_json(snapshot, rule, wanted))
-        .filter(|rule| wanted.kind.is_none_or(|kind| rule.kind == kind))
-        .collect();
+    let rules = group.rules.iter().filter(|rule| wanted.takes_rule(rule));
+    let rules: Vec<RuleJson> = rules.map(|rule| rule_json(snapshot, rule, wanted)).collect();
     let health: Vec<&RuleHealth> = group.rules.iter().filter_map(|rule| snapshot.health.get(&rule.id)).collect();
     GroupJson {
         name: group.name.clone(),
@@ -164,21 +231,22 @@ fn rule_json(snapshot: &Snapshot, rule: &Rule, wanted: &Wanted) -> RuleJson {
     let texts = |list: &[(String, crate::rules::template::Template)]| {
         list.iter().map(|(name, template)| (name.clone(), template.text().to_owned())).collect()
     };
-    let (alert, labels) = match &rule.kind {
-        RuleKind::Alert(alert) => (Some(alert), texts(&alert.labels)),
-        RuleKind::Record { labels } => {
-            (None, labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
-        }
+    let alert = rule.alert();
+    let labels = match &rule.kind {
+        RuleKind::Alert(alert) => Some(texts(&alert.labels)),
+        RuleKind::Record { labels } => (!labels.is_empty())
+            .then(|| labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
     };
     RuleJson {
         state: alert.map(|_| loudest(of_rule)),
         name: rule.name.clone(),
-        query: rule.expr.clone(),
+        // As Prometheus lays it out, whatever the file's spaces.
+        query: query::parse(&rule.expr).map_or_else(|_| rule.expr.clone(), |expr| expr.to_string()),
         duration: alert.map(|alert: &AlertRule| seconds(alert.hold_ms)),
         keep_firing_for: alert.map(|alert| seconds(alert.keep_firing_ms)),
         labels,
         annotations: alert.map(|alert| texts(&alert.annotations)),
-        alerts: alert.filter(|_| !wanted.without_alerts).map(|_| active(of_rule)),
+        alerts: alert.map(|_| (!wanted.without_alerts).then(|| active(of_rule))),
         health: match (&health.error, health.evaluated_at) {
             (Some(_), _) => "err",
             (None, Some(_)) => "ok",
@@ -187,7 +255,7 @@ fn rule_json(snapshot: &Snapshot, rule: &Rule, wanted: &Wanted) -> RuleJson {
         last_error: health.error.clone(),
         evaluation_time: health.took.as_secs_f64(),
         last_evaluation: moment(health.evaluated_at),
-        kind: if alert.is_some() { "alerting" } else { "recording" },
+        kind: kind_of(rule),
     }
 }
 
@@ -290,9 +358,52 @@ mod tests {
     async fn alerts_and_rules_are_shown_as_prometheus_shows_them() {
         expect![[r#"200 OK {"status":"success","data":{"alerts":[{"labels":{"alertname":"Down","instance":"web1","severity":"page"},"annotations":{},"state":"pending","activeAt":"1970-01-01T00:00:01.000Z","value":"2.5e-01"}]}}"#]].assert_eq(&get("/api/v1/alerts").await);
         expect![[r#"200 OK {"status":"success","data":{"groups":[{"name":"g","file":"r.yaml","rules":[{"name":"job:up:sum","query":"sum by (job) (up)","health":"err","lastError":"store is away","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"recording"},{"state":"pending","name":"Down","query":"up == 0","duration":60.0,"keepFiringFor":0.0,"labels":{"severity":"page"},"annotations":{"summary":"{{ $labels.instance }}"},"alerts":[{"labels":{"alertname":"Down","instance":"web1","severity":"page"},"annotations":{},"state":"pending","activeAt":"1970-01-01T00:00:01.000Z","value":"2.5e-01"}],"health":"ok","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"alerting"}],"interval":30.0,"limit":0,"evaluationTime":0.004,"lastEvaluation":"1970-01-01T00:00:01.000Z"}]}}"#]].assert_eq(&get("/api/v1/rules").await);
-        expect![[r#"200 OK {"status":"success","data":{"groups":[{"name":"g","file":"r.yaml","rules":[{"state":"pending","name":"Down","query":"up == 0","duration":60.0,"keepFiringFor":0.0,"labels":{"severity":"page"},"annotations":{"summary":"{{ $labels.instance }}"},"health":"ok","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"alerting"}],"interval":30.0,"limit":0,"evaluationTime":0.004,"lastEvaluation":"1970-01-01T00:00:01.000Z"}]}}"#]].assert_eq(&get("/api/v1/rules?type=alert&exclude_alerts=true").await);
-        expect![[r#"200 OK {"status":"success","data":{"groups":[]}}"#]]
-            .assert_eq(&get("/api/v1/rules?rule_name[]=nope").await);
-        expect![[r#"400 Bad Request {"error":"not supported value \"both\": type is alert or record","errorType":"bad_data","status":"error"}"#]].assert_eq(&get("/api/v1/rules?type=both").await);
+        expect![[r#"200 OK {"status":"success","data":{"groups":[{"name":"g","file":"r.yaml","rules":[{"state":"pending","name":"Down","query":"up == 0","duration":60.0,"keepFiringFor":0.0,"labels":{"severity":"page"},"annotations":{"summary":"{{ $labels.instance }}"},"alerts":null,"health":"ok","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"alerting"}],"interval":30.0,"limit":0,"evaluationTime":0.004,"lastEvaluation":"1970-01-01T00:00:01.000Z"}]}}"#]].assert_eq(&get("/api/v1/rules?type=alert&exclude_alerts=true").await);
+        expect![[r#"200 OK {"status":"success","data":{"groups":[]}}"#]].assert_eq(&get("/api/v1/rules?rule_name[]=nope").await);
+        expect![[r#"400 Bad Request {"error":"invalid parameter \"type\": not supported value \"both\"","errorType":"bad_data","status":"error"}"#]].assert_eq(&get("/api/v1/rules?type=both").await);
+    }
+
+    #[tokio::test]
+    async fn rules_are_chosen_by_labels_and_come_in_pages() {
+        // Of groups and of rules.
+        let names = |body: String| body.matches(r#""name":""#).count();
+        assert_eq!(names(get("/api/v1/rules?match[]=%7Bseverity=%22page%22%7D").await), 2);
+        assert_eq!(names(get("/api/v1/rules?match[]=%7Bseverity=%22ticket%22%7D").await), 0);
+        let first = get("/api/v1/rules?group_limit=1&type=record").await;
+        assert!(first.contains(r#""groups":[{"#) && !first.contains("groupNextToken"), "{first}");
+        for (query, reason) in [
+            ("group_limit=0", "greater than 0"),
+            ("group_next_token=00", "group_limit needs to be present"),
+            ("group_limit=1&group_next_token=00", "were rule groups changed?"),
+            ("match[]=%7B%7D", "at least one non-empty matcher"),
+            ("exclude_alerts=perhaps", "neither true nor false"),
+        ] {
+            let answer = get(&format!("/api/v1/rules?{query}")).await;
+            assert!(answer.starts_with("400") && answer.contains(reason), "{query}: {answer}");
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_next() {
+        let group = |name: &str| GroupJson {
+            name: name.to_owned(),
+            file: "f".to_owned(),
+            rules: Vec::new(),
+            interval: 1.0,
+            limit: 0,
+            evaluation_time: 0.0,
+            last_evaluation: String::new(),
+        };
+        let mut seen = Vec::new();
+        let mut token = None;
+        loop {
+            let mut groups: Vec<GroupJson> = ["a", "b", "c"].map(group).into();
+            token = Page { groups_max: 2, token }.cut(&mut groups).unwrap();
+            seen.push(groups.iter().map(|group| group.name.clone()).collect::<String>());
+            if token.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, ["ab", "c"]);
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod alerting;
 pub mod auth;
+pub mod compress;
+pub mod cors;
 pub mod hosts;
 pub mod listen;
 pub mod prometheus;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use petrel_agent::error_chain::chain;
+use petrel_agent::units::Span;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -113,13 +114,21 @@ impl Stages {
         let (store, clock) = (&self.store, &self.clock);
         let source: Arc<dyn Source> = store.clone();
         let (presence, verdicts) = (Arc::clone(&self.presence), Arc::clone(&self.verdicts));
+        let prometheus = api::prometheus::Parts {
+            source,
+            store: Arc::clone(store),
+            presence: Arc::clone(&presence),
+            clock: clock.clone(),
+            options: config.query.clone(),
+            about: about(config, clock()),
+        };
         Router::new()
             .route("/-/healthy", get(|| async { "Petrel is healthy.\n" }))
             .route("/-/ready", get(|| async { "Petrel is ready.\n" }))
             .merge(console::router())
             .merge(own_metrics::router())
             .merge(api::write::router(Arc::clone(store), clock.clone(), config.write, presence, verdicts))
-            .merge(api::prometheus::router_with(source, clock.clone(), config.query.clone()))
+            .merge(api::prometheus::router(prometheus))
             .merge(api::prometheus::admin::router(Arc::clone(store)))
             .merge(api::alerting::router(self.views.alerts.clone()))
             .merge(api::remedy::router(Arc::clone(&self.remedy), clock.clone()))
@@ -280,6 +289,29 @@ impl Stages {
             tracing::error!("the store did not close cleanly; its journals bring it back");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// What the Prometheus API says of this server's settings, under the names of Prometheus' flags where it has them.
+fn about(config: &Config, started_at: Timestamp) -> api::prometheus::About {
+    let limits = &config.query.limits;
+    let span = |span: Duration| Span(span).to_string();
+    let flags = [
+        ("query.lookback-delta", span(Duration::from_millis(limits.lookback_ms.unsigned_abs()))),
+        ("query.max-concurrency", config.query.door.concurrent_max.to_string()),
+        ("query.max-samples", limits.samples_max.to_string()),
+        ("query.timeout", span(limits.timeout)),
+        ("storage.tsdb.path", config.data.display().to_string()),
+        ("storage.tsdb.retention.time", config.store.retention.map_or_else(|| "off".to_owned(), span)),
+        ("web.enable-remote-write-receiver", "true".to_owned()),
+        ("web.external-url", config.rules.external_url().to_owned()),
+        ("web.listen-address", config.listen.to_string()),
+    ];
+    api::prometheus::About {
+        started_at,
+        config: config.text.clone(),
+        flags: flags.into(),
+        external_labels: config.rules.external_labels().clone(),
     }
 }
 

@@ -92,6 +92,18 @@ impl RawRulesConfig {
     }
 }
 
+impl RulesConfig {
+    /// Labels of this server.
+    pub fn external_labels(&self) -> &BTreeMap<String, String> {
+        &self.external_labels
+    }
+
+    /// Address under which users reach the console, without a slash at its end.
+    pub fn external_url(&self) -> &str {
+        &self.external_url
+    }
+}
+
 /// How the last evaluation of a rule went.
 #[derive(Debug, Clone, Default)]
 pub struct RuleHealth {

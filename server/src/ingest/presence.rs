@@ -64,6 +64,21 @@ pub struct Presence {
     removed: Vec<Source>,
 }
 
+/// What is known of one agent, for those who show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Who it is.
+    pub source: Source,
+    /// Whether it fell silent.
+    pub is_silent: bool,
+    /// When its last batch came.
+    pub seen_at: Timestamp,
+    /// Its usual time between batches.
+    pub interval_ms: i64,
+    /// After this time without a batch it is silent.
+    pub silent_after_ms: i64,
+}
+
 /// Why the agents of an earlier process could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PresenceError {
@@ -215,6 +230,18 @@ impl Presence {
         self.agents.retain(|source, _| source.instance != instance);
         self.added.retain(|source| source.instance != instance);
         self.removed.extend(gone);
+    }
+
+    /// All agents, sorted by job and instance.
+    pub fn known(&self) -> Vec<Known> {
+        let known = |(source, agent): (&Source, &Agent)| Known {
+            source: source.clone(),
+            is_silent: agent.state != State::Sending,
+            seen_at: agent.seen_at,
+            interval_ms: agent.interval(),
+            silent_after_ms: agent.silent_after(),
+        };
+        self.agents.iter().map(known).collect()
     }
 
     /// Agents that send, and agents that are silent.

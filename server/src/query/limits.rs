@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use petrel_agent::units::Span;
+use petrel_agent::units::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
 /// The `query` section of the server's config, as written.
@@ -21,6 +21,14 @@ pub struct RawQueryOptions {
     pub steps_max: usize,
     /// Most queries that run at one time; ten times as many wait.
     pub concurrent_max: usize,
+    /// Longest time that a query waits for its turn.
+    pub queue_timeout: Span,
+    /// Longest text of a query.
+    pub text_max: Bytes,
+    /// Largest answer; an estimate, made before the answer is written.
+    pub answer_max: Bytes,
+    /// Most series that one request for series, labels or label values looks at.
+    pub series_max: usize,
 }
 
 /// Checked settings of queries.
@@ -28,8 +36,29 @@ pub struct RawQueryOptions {
 pub struct QueryOptions {
     /// Bounds of each evaluation.
     pub limits: Limits,
+    /// Bounds at the door of the API.
+    pub door: DoorLimits,
+}
+
+/// What the API lets in and out, whatever an evaluation may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorLimits {
     /// Most evaluations at one time.
     pub concurrent_max: usize,
+    /// Longest time that a query waits for its turn.
+    pub queue_timeout: Duration,
+    /// Longest text of a query, in bytes.
+    pub text_bytes_max: usize,
+    /// Largest answer, in bytes.
+    pub answer_bytes_max: u64,
+    /// Most series that one request for series, labels or label values looks at.
+    pub series_max: usize,
+}
+
+impl Default for DoorLimits {
+    fn default() -> DoorLimits {
+        RawQueryOptions::default().door()
+    }
 }
 
 /// A value that cannot be.
@@ -53,6 +82,10 @@ impl Default for RawQueryOptions {
             lookback: Span(Duration::from_millis(limits.lookback_ms.unsigned_abs())),
             steps_max: limits.steps_max,
             concurrent_max: 20,
+            queue_timeout: Span(Duration::from_secs(30)),
+            text_max: Bytes(16 << 10),
+            answer_max: Bytes(256 << 20),
+            series_max: 2_000_000,
         }
     }
 }
@@ -69,6 +102,10 @@ impl RawQueryOptions {
             ("lookback", self.lookback.as_ms().unsigned_abs()),
             ("steps_max", self.steps_max as u64),
             ("concurrent_max", self.concurrent_max as u64),
+            ("queue_timeout", self.queue_timeout.as_ms().unsigned_abs()),
+            ("text_max", self.text_max.0),
+            ("answer_max", self.answer_max.0),
+            ("series_max", self.series_max as u64),
         ];
         if let Some((key, _)) = values.into_iter().find(|(_, value)| *value == 0) {
             return Err(QueryOptionsError::Zero { key });
@@ -80,7 +117,17 @@ impl RawQueryOptions {
             steps_max: self.steps_max,
             cancel: Cancel::default(),
         };
-        Ok(QueryOptions { limits, concurrent_max: self.concurrent_max })
+        Ok(QueryOptions { limits, door: self.door() })
+    }
+
+    fn door(&self) -> DoorLimits {
+        DoorLimits {
+            concurrent_max: self.concurrent_max,
+            queue_timeout: self.queue_timeout.0,
+            text_bytes_max: self.text_max.0 as usize,
+            answer_bytes_max: self.answer_max.0,
+            series_max: self.series_max,
+        }
     }
 }
 
@@ -135,7 +182,7 @@ mod tests {
     #[test]
     fn defaults_are_allowed_and_zero_is_not() {
         let checked = RawQueryOptions::default().check().unwrap();
-        assert_eq!((checked.limits.lookback_ms, checked.concurrent_max), (300_000, 20));
+        assert_eq!((checked.limits.lookback_ms, checked.door.concurrent_max), (300_000, 20));
         let wrong = RawQueryOptions { steps_max: 0, ..RawQueryOptions::default() };
         assert_eq!(
             wrong.check().unwrap_err().to_string(),

@@ -24,7 +24,7 @@ pub use ast::Expr;
 pub use convert::{ParseQueryError, format, parse};
 pub use error::QueryError;
 pub use eval::grid::StepRange;
-pub use limits::{Cancel, Limits, QueryOptions, QueryOptionsError, RawQueryOptions};
+pub use limits::{Cancel, DoorLimits, Limits, QueryOptions, QueryOptionsError, RawQueryOptions};
 pub use print::{number, write_number};
 
 #[cfg(test)]

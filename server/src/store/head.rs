@@ -61,6 +61,13 @@ impl Head {
         self.recent.len()
     }
 
+    /// First and last instant of the samples in memory.
+    pub fn span(&self) -> Option<TimeRange> {
+        let ends = [self.recent.first(), self.recent.last(), self.sealing.first(), self.sealing.last()];
+        let times = ends.into_iter().flatten().map(|sample| sample.t);
+        Some(TimeRange { from: times.clone().min()?, to: times.max()? })
+    }
+
     /// Whether nothing is in memory.
     pub fn is_empty(&self) -> bool {
         self.recent.is_empty() && self.sealing.is_empty()

@@ -104,6 +104,11 @@ impl Index {
         self.by_id.iter()
     }
 
+    /// Every label with its values and the number of series of each.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&str, usize)>)> {
+        self.postings.iter().map(|(name, values)| (&**name, values.iter().map(|(value, ids)| (&**value, ids.len()))))
+    }
+
     /// The series with these labels, made with the next number where it is missing.
     pub fn get_or_add(&mut self, labels: &Labels) -> Arc<Series> {
         if let Some(series) = self.by_labels.get(labels) {

@@ -2,6 +2,7 @@
 
 mod agents;
 mod bits;
+mod cardinality;
 mod chunk;
 mod column;
 mod compact;
@@ -35,6 +36,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use cardinality::{Cardinality, Count};
 pub use delete::{DeleteError, Deleted};
 pub use engine::{Known, OpenStoreError, Store, StoreStats};
 pub use index::{Series, SeriesId};

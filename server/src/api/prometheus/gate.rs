@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::query::{Cancel, Limits};
+use crate::query::{Cancel, DoorLimits, Limits};
 use crate::telemetry::QUERIES;
 
 use super::json::Failure;
@@ -20,6 +20,8 @@ pub(super) struct Gate {
     running: Arc<Semaphore>,
     /// Running and waiting.
     admitted: Arc<Semaphore>,
+    /// The other limits at the door.
+    pub(super) door: DoorLimits,
 }
 
 /// Cancels when the handler's future goes, which is what happens when the client leaves.
@@ -32,11 +34,11 @@ impl Drop for CancelOnDrop {
 }
 
 impl Gate {
-    pub(super) fn new(concurrent_max: usize) -> Gate {
-        Gate {
-            running: Arc::new(Semaphore::new(concurrent_max)),
-            admitted: Arc::new(Semaphore::new(concurrent_max * (1 + WAITING_PER_RUNNING))),
-        }
+    pub(super) fn new(door: DoorLimits) -> Gate {
+        // More than this many permits no semaphore gives out.
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let admitted_max = door.concurrent_max.saturating_mul(1 + WAITING_PER_RUNNING);
+        Gate { running: places(door.concurrent_max), admitted: places(admitted_max), door }
     }
 
     /// Runs `work` on a blocking thread as soon as there is room, within the time of `limits`.
@@ -50,10 +52,11 @@ impl Gate {
         E: Into<Failure> + Send + 'static,
     {
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
-            return Err(refused("too many queries wait; try again later"));
+            return Err(self.refused("concurrent_max", "too many queries wait; try again later"));
         };
-        let Ok(Ok(running)) = timeout(limits.timeout, Arc::clone(&self.running).acquire_owned()).await else {
-            return Err(refused("query timed out in query queue"));
+        let patience = self.door.queue_timeout.min(limits.timeout);
+        let Ok(Ok(running)) = timeout(patience, Arc::clone(&self.running).acquire_owned()).await else {
+            return Err(self.refused("queue_timeout", "query timed out in query queue"));
         };
         let _left = CancelOnDrop(limits.cancel.clone());
         let done = spawn_blocking(move || {
@@ -66,9 +69,14 @@ impl Gate {
         QUERIES.with_label_values(&[result.as_ref().err().map_or("ok", |failure| failure.kind)]).inc();
         result
     }
-}
 
-fn refused(text: &str) -> Failure {
-    QUERIES.with_label_values(&["refused"]).inc();
-    Failure { kind: "timeout", text: text.to_owned() }
+    fn refused(&self, key: &'static str, text: &str) -> Failure {
+        QUERIES.with_label_values(&["refused"]).inc();
+        let DoorLimits { concurrent_max, queue_timeout, .. } = self.door;
+        Failure::limit(
+            "timeout",
+            key,
+            &format!("{text}; {concurrent_max} run at one time and wait at most {queue_timeout:?}"),
+        )
+    }
 }

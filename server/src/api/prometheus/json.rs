@@ -7,50 +7,82 @@ use serde::Serialize;
 
 use crate::query::{Answer, Value, write_number};
 use crate::series::{Labels, Sample, Timestamp};
+use crate::telemetry::QUERY_LIMITS;
 
 /// The warning of an answer that a `limit` cut.
 pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
 /// An error of the API.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(in crate::api) struct Failure {
     /// `errorType`.
-    pub(super) kind: &'static str,
+    pub(in crate::api) kind: &'static str,
     /// For people.
-    pub(super) text: String,
+    pub(in crate::api) text: String,
 }
 
 impl Failure {
-    /// A parameter that cannot be used.
-    pub(super) fn parameter(name: &str, reason: &str) -> Failure {
-        Failure { kind: "bad_data", text: format!("invalid parameter {name:?}: {reason}") }
+    /// A request that cannot be understood.
+    pub(in crate::api) fn bad_data(text: impl Into<String>) -> Failure {
+        Failure { kind: "bad_data", text: text.into() }
     }
-}
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status = match self.kind {
+    /// A parameter that cannot be used.
+    pub(in crate::api) fn parameter(name: &str, reason: &str) -> Failure {
+        Failure::bad_data(format!("invalid parameter {name:?}: {reason}"))
+    }
+
+    /// A limit is met: counted, and named by its key in the config.
+    pub(in crate::api) fn limit(kind: &'static str, key: &'static str, text: &str) -> Failure {
+        QUERY_LIMITS.with_label_values(&[key]).inc();
+        Failure { kind, text: format!("{text} (limit query.{key})") }
+    }
+
+    /// The status that goes with the kind.
+    pub(in crate::api) fn status(&self) -> StatusCode {
+        match self.kind {
             "bad_data" => StatusCode::BAD_REQUEST,
+            "not_found" => StatusCode::NOT_FOUND,
             "execution" => StatusCode::UNPROCESSABLE_ENTITY,
             "timeout" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             // The client that would read it is gone; Prometheus uses nginx's 499.
             "canceled" => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        let body = serde_json::json!({ "status": "error", "errorType": self.kind, "error": self.text });
-        respond(status, body.to_string())
+        }
     }
 }
 
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "status": "error", "errorType": self.kind, "error": self.text });
+        respond(self.status(), body.to_string())
+    }
+}
+
+/// The envelope of an answer that is no query's.
+#[derive(Serialize)]
+struct Success<'a, T: Serialize> {
+    status: &'static str,
+    data: &'a T,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [&'static str],
+}
+
 /// A plain answer.
-pub(super) fn success(data: &impl Serialize) -> Response {
-    respond(StatusCode::OK, serde_json::json!({ "status": "success", "data": data }).to_string())
+pub(in crate::api) fn success(data: &impl Serialize) -> Response {
+    with_warnings(data, &[])
 }
 
 /// A plain answer that a limit cut.
 pub(super) fn truncated(data: &impl Serialize) -> Response {
-    let body = serde_json::json!({ "status": "success", "data": data, "warnings": [TRUNCATED] });
-    respond(StatusCode::OK, body.to_string())
+    with_warnings(data, &[TRUNCATED])
+}
+
+fn with_warnings(data: &impl Serialize, warnings: &[&'static str]) -> Response {
+    match serde_json::to_string(&Success { status: "success", data, warnings }) {
+        Ok(body) => respond(StatusCode::OK, body),
+        Err(error) => Failure { kind: "internal", text: format!("answer cannot be written: {error}") }.into_response(),
+    }
 }
 
 /// The answer to a query at a time, which a string has none of its own.

@@ -18,7 +18,7 @@ use super::json::Failure;
 const TIME_MS_MAX: f64 = 1e15;
 
 /// Names and values in the order they came.
-pub(super) struct Params(Vec<(String, String)>);
+pub(in crate::api) struct Params(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequest<S> for Params {
     type Rejection = Failure;
@@ -39,12 +39,12 @@ impl<S: Send + Sync> FromRequest<S> for Params {
 
 impl Params {
     /// The first value of a name; an empty one counts as none.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::api) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// A time as seconds since 1970 or as RFC 3339.
-    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Failure> {
+    pub(in crate::api) fn time(&self, name: &str) -> Result<Option<Timestamp>, Failure> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -54,12 +54,12 @@ impl Params {
         }
     }
 
-    pub(super) fn required_time(&self, name: &str) -> Result<Timestamp, Failure> {
+    pub(in crate::api) fn required_time(&self, name: &str) -> Result<Timestamp, Failure> {
         self.time(name)?.ok_or_else(|| Failure::parameter(name, "cannot parse \"\" to a valid timestamp"))
     }
 
     /// A duration as seconds or as `1h30m`.
-    pub(super) fn duration_ms(&self, name: &str) -> Result<Option<i64>, Failure> {
+    pub(in crate::api) fn duration_ms(&self, name: &str) -> Result<Option<i64>, Failure> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -70,12 +70,12 @@ impl Params {
     }
 
     /// The most series to answer with; none or 0 means all.
-    pub(super) fn limit(&self) -> Result<Option<usize>, Failure> {
+    pub(in crate::api) fn limit(&self) -> Result<Option<usize>, Failure> {
         self.count("limit")
     }
 
     /// A whole number; none or 0 means no limit.
-    pub(super) fn count(&self, name: &str) -> Result<Option<usize>, Failure> {
+    pub(in crate::api) fn count(&self, name: &str) -> Result<Option<usize>, Failure> {
         match self.get(name).map(str::parse::<usize>) {
             None | Some(Ok(0)) => Ok(None),
             Some(Ok(limit)) => Ok(Some(limit)),
@@ -83,28 +83,55 @@ impl Params {
         }
     }
 
-    /// The selectors of `match[]`.
-    pub(super) fn matchers(&self) -> Result<Vec<Vec<Matcher>>, Failure> {
-        let texts = self.0.iter().filter(|(name, _)| name == "match[]").map(|(_, text)| text);
-        texts
-            .map(|text| match parse(text) {
-                Ok(Expr::Selector(selector)) if selector.offset_ms == 0 && selector.at.is_none() => {
-                    Ok(selector.matchers)
-                }
-                Ok(_) => Err(Failure::parameter("match[]", "must be a selector without modifiers")),
-                Err(error) => Err(Failure::parameter("match[]", &chain(&error))),
-            })
-            .collect()
+    /// A whole number of which a negative one means no limit and 0 means nothing, as for metadata.
+    pub(in crate::api) fn most(&self, name: &str) -> Result<Option<usize>, Failure> {
+        match self.get(name).map(str::parse::<i64>) {
+            None => Ok(None),
+            Some(Ok(number)) => Ok(usize::try_from(number).ok()),
+            Some(Err(_)) => Err(Failure::bad_data(format!("{name} must be a number"))),
+        }
+    }
+
+    /// Yes or no, in the words of Go.
+    pub(in crate::api) fn flag(&self, name: &str) -> Result<bool, Failure> {
+        match self.get(name) {
+            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some(other) => Err(Failure::parameter(name, &format!("{other:?} is neither true nor false"))),
+        }
+    }
+
+    /// All values of a name.
+    pub(in crate::api) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The selectors of `match[]`, each of which must ask for something.
+    pub(in crate::api) fn matchers(&self) -> Result<Vec<Vec<Matcher>>, Failure> {
+        let sets = self.all("match[]").map(|text| selector("match[]", text)).collect::<Result<Vec<_>, _>>()?;
+        if sets.iter().any(|matchers| matchers.iter().all(|matcher| matcher.matches_value(""))) {
+            return Err(Failure::bad_data("match[] must contain at least one non-empty matcher"));
+        }
+        Ok(sets)
     }
 
     /// `start` and `end`; all of time where they are not given.
-    pub(super) fn range(&self) -> Result<TimeRange, Failure> {
+    pub(in crate::api) fn range(&self) -> Result<TimeRange, Failure> {
         let from = self.time("start")?.unwrap_or(-(TIME_MS_MAX as i64));
         let to = self.time("end")?.unwrap_or(TIME_MS_MAX as i64);
         if to < from {
             return Err(Failure::parameter("end", "end timestamp must not be before start time"));
         }
         Ok(TimeRange { from, to })
+    }
+}
+
+/// The matchers of a selector, which may have no range and no modifier.
+pub(in crate::api) fn selector(parameter: &str, text: &str) -> Result<Vec<Matcher>, Failure> {
+    match parse(text) {
+        Ok(Expr::Selector(selector)) if selector.offset_ms == 0 && selector.at.is_none() => Ok(selector.matchers),
+        Ok(_) => Err(Failure::parameter(parameter, "must be a selector without modifiers")),
+        Err(error) => Err(Failure::parameter(parameter, &chain(&error))),
     }
 }
 

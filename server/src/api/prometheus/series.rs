@@ -17,7 +17,10 @@ use super::{Api, truncate};
 
 impl From<SelectError> for Failure {
     fn from(error: SelectError) -> Failure {
-        Failure { kind: "internal", text: chain(&error) }
+        match error {
+            SelectError::TooManySamples { .. } => Failure::limit("execution", "samples_max", &chain(&error)),
+            SelectError::Read(_) => Failure { kind: "internal", text: chain(&error) },
+        }
     }
 }
 
@@ -48,6 +51,10 @@ pub(super) async fn values(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, Failure> {
+    let name = unescaped(&name).unwrap_or(name);
+    if name.is_empty() {
+        return Err(Failure::bad_data("invalid label name: \"\""));
+    }
     collect(&api, &params, move |found| {
         let values: BTreeSet<&str> = found.iter().filter_map(|labels| labels.get(&name)).collect();
         values.into_iter().map(str::to_owned).collect()
@@ -55,21 +62,42 @@ pub(super) async fn values(
     .await
 }
 
-/// What senders told of metrics.
+/// What senders told of metrics. Each metric has one entry: of several the last told stands.
 pub(super) async fn metadata(State(api): State<Api>, params: Params) -> Result<Response, Failure> {
     let metric = params.get("metric").map(str::to_owned);
-    let limit = params.limit()?.unwrap_or(usize::MAX);
+    let most = params.most("limit")?.unwrap_or(usize::MAX);
+    params.most("limit_per_metric")?;
     let source = Arc::clone(&api.source);
     let told = api.gate.run(api.limits_of(&params)?, move |_| Ok::<_, Failure>(source.metadata())).await?;
     let wanted = told.into_iter().filter(|(name, _)| metric.as_ref().is_none_or(|metric| metric == name));
     let data: BTreeMap<String, serde_json::Value> = wanted
-        .take(limit)
+        .take(most)
         .map(|(name, about)| {
             let entry = serde_json::json!([{ "type": about.kind, "help": about.help, "unit": about.unit }]);
             (name, entry)
         })
         .collect();
     Ok(json::success(&data))
+}
+
+/// A name that was escaped to fit into a path: `U__` before it, `__` for an underscore, `_2e_` for the character of that
+/// hexadecimal number. `None` where it is no such name.
+fn unescaped(name: &str) -> Option<String> {
+    let mut rest = name.strip_prefix("U__")?;
+    let mut plain = String::new();
+    while let Some(at) = rest.find('_') {
+        plain.push_str(&rest[..at]);
+        let (code, after) = rest[at + 1..].split_once('_')?;
+        let digits = code.len() <= 6 && code.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match code {
+            "" => plain.push('_'),
+            _ if digits => plain.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?),
+            _ => return None,
+        }
+        rest = after;
+    }
+    plain.push_str(rest);
+    Some(plain)
 }
 
 fn own((name, value): (&str, &str)) -> (String, String) {
@@ -84,8 +112,29 @@ async fn collect<T: Serialize + Send + 'static>(
 ) -> Result<Response, Failure> {
     let (any_of, range, limit) = (params.matchers()?, params.range()?, params.limit()?);
     let source: Arc<dyn Source> = Arc::clone(&api.source);
-    let work = move |_: &_| Ok::<_, SelectError>(of(&source.series(&any_of, range)?));
+    let series_max = api.gate.door.series_max;
+    let work = move |_: &_| {
+        let found = source.series(&any_of, range)?;
+        if found.len() > series_max {
+            let reason =
+                format!("{} series fit, at most {series_max} are looked at; narrow match[] or the time", found.len());
+            return Err(Failure::limit("execution", "series_max", &reason));
+        }
+        Ok(of(&found))
+    };
     let mut data = api.gate.run(api.limits_of(params)?, work).await?;
     let cut = limit.is_some_and(|limit| truncate(&mut data, limit));
     Ok(if cut { json::truncated(&data) } else { json::success(&data) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unescaped_as_prometheus_does() {
+        let names = ["plain", "U__my_2e_label", "U__a__b", "U___1f600_", "U__a_", "U__a_zz_", "U__a_110000_", "U__"];
+        let want = [None, Some("my.label"), Some("a_b"), Some("\u{1f600}"), None, None, None, Some("")];
+        assert_eq!(names.map(unescaped), want.map(|name| name.map(str::to_owned)));
+    }
 }

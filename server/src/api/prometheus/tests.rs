@@ -7,13 +7,23 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::clock;
-use crate::query::Memory;
+use crate::query::{DoorLimits, Memory};
 
-fn api() -> Router {
+fn api_with(door: DoorLimits, limits: Limits) -> Api {
     let mut memory = Memory::default();
     memory.load(1000, r#"up{host="a"} 1 2 NaN 4.5"#);
     memory.load(1000, r#"up{host="\"b\""} 1e21 1e-7 -Inf 1e6"#);
-    router(Arc::new(memory), clock::fixed(3_000), Limits::default())
+    Api {
+        source: Arc::new(memory),
+        clock: clock::fixed(3_000),
+        limits,
+        gate: Arc::new(Gate::new(door)),
+        external_labels: Arc::default(),
+    }
+}
+
+fn api() -> Router {
+    queries(api_with(DoorLimits::default(), Limits::default()))
 }
 
 async fn ask(request: Request<Body>, want: Expect) {
@@ -49,7 +59,7 @@ async fn queries_answer_as_prometheus_does() {
     post("/api/v1/query_range", "query=up&start=0&end=1970-01-01T00:00:03Z&step=1s", expect![[r#"200 {"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","host":"\"b\""},"values":[[0,"1e+21"],[1,"1e-07"],[2,"-Inf"],[3,"1000000"]]},{"metric":{"__name__":"up","host":"a"},"values":[[0,"1"],[1,"2"],[2,"NaN"],[3,"4.5"]]}]}}"#]]).await;
     get(
         "/api/v1/format_query?query=sum(up)by(host)",
-        expect![[r#"200 {"data":"sum by (host) (up)","status":"success"}"#]],
+        expect![[r#"200 {"status":"success","data":"sum by (host) (up)"}"#]],
     )
     .await;
 }
@@ -58,14 +68,14 @@ async fn queries_answer_as_prometheus_does() {
 async fn errors_have_their_type_and_say_what_is_wrong() {
     get("/api/v1/query?query=up%20%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
     get("/api/v1/query?query=up&time=noon", expect![[r#"400 {"error":"invalid parameter \"time\": cannot parse \"noon\" to a valid timestamp","errorType":"bad_data","status":"error"}"#]]).await;
-    get("/api/v1/query_range?query=up&start=0&end=1e6&step=1", expect![[r#"400 {"error":"exceeded maximum resolution of 11000 points per timeseries. Try decreasing the query resolution (?step=XX)","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/query_range?query=up&start=0&end=1e6&step=1", expect![[r#"400 {"error":"exceeded maximum resolution of 11000 points per timeseries. Try decreasing the query resolution (?step=XX) (limit query.steps_max)","errorType":"bad_data","status":"error"}"#]]).await;
     get(
         "/api/v1/query_range?query=up&start=0&end=1",
         expect![[r#"400 {"error":"invalid parameter \"step\": is missing","errorType":"bad_data","status":"error"}"#]],
     )
     .await;
     get("/api/v1/query?query=up%2Bon()up", expect![[r#"422 {"error":"found duplicate series for the match group {} on the right hand-side of the operation: [{__name__=\"up\", host=\"a\"}, {__name__=\"up\", host=\"\\\"b\\\"\"}];many-to-many matching not allowed: matching labels must be unique on one side","errorType":"execution","status":"error"}"#]]).await;
-    get("/api/v1/query?query=up&timeout=0.000001", expect![[r#"503 {"error":"query timed out in expression evaluation after 0ns","errorType":"timeout","status":"error"}"#]]).await;
+    get("/api/v1/query?query=up&timeout=0.000001", expect![[r#"503 {"error":"query timed out in expression evaluation after 0ns (limit query.timeout)","errorType":"timeout","status":"error"}"#]]).await;
     get(
         "/api/v1/series",
         expect![[r#"400 {"error":"no match[] parameter provided","errorType":"bad_data","status":"error"}"#]],
@@ -76,28 +86,28 @@ async fn errors_have_their_type_and_say_what_is_wrong() {
 
 #[tokio::test]
 async fn series_and_labels_can_be_listed() {
-    get("/api/v1/labels", expect![[r#"200 {"data":["__name__","host"],"status":"success"}"#]]).await;
-    get("/api/v1/label/host/values?match[]=up", expect![[r#"200 {"data":["\"b\"","a"],"status":"success"}"#]]).await;
+    get("/api/v1/labels", expect![[r#"200 {"status":"success","data":["__name__","host"]}"#]]).await;
+    get("/api/v1/label/host/values?match[]=up", expect![[r#"200 {"status":"success","data":["\"b\"","a"]}"#]]).await;
     get(
         "/api/v1/label/host/values?limit=1",
-        expect![[r#"200 {"data":["\"b\""],"status":"success","warnings":["results truncated due to limit"]}"#]],
+        expect![[r#"200 {"status":"success","data":["\"b\""],"warnings":["results truncated due to limit"]}"#]],
     )
     .await;
     get(
         "/api/v1/series?match[]=up&match[]=down",
-        expect![[r#"200 {"data":[{"__name__":"up","host":"\"b\""},{"__name__":"up","host":"a"}],"status":"success"}"#]],
+        expect![[r#"200 {"status":"success","data":[{"__name__":"up","host":"\"b\""},{"__name__":"up","host":"a"}]}"#]],
     )
     .await;
-    get("/api/v1/metadata", expect![[r#"200 {"data":{},"status":"success"}"#]]).await;
+    get("/api/v1/metadata", expect![[r#"200 {"status":"success","data":{}}"#]]).await;
 }
 
 #[tokio::test]
 async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
-    let gate = Gate::new(0);
+    let gate = Gate::new(DoorLimits { concurrent_max: 0, ..DoorLimits::default() });
     let refused = gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await;
     assert_eq!(refused.unwrap_err().kind, "timeout");
 
-    let gate = Gate::new(1);
+    let gate = Gate::new(DoorLimits { concurrent_max: 1, ..DoorLimits::default() });
     let limits = Limits::default();
     let cancel = limits.cancel.clone();
     let (started, has_started) = tokio::sync::oneshot::channel();
@@ -117,4 +127,49 @@ async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
     }
     assert!(has_ended.await.unwrap());
     assert!(cancel.is_cancelled());
+}
+
+#[tokio::test]
+async fn trees_federation_and_exemplars_have_their_shapes() {
+    get("/api/v1/parse_query?query=up%2B1", expect![[r#"200 {"status":"success","data":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"+","rhs":{"type":"numberLiteral","val":"1"},"type":"binaryExpr"}}"#]]).await;
+    get("/api/v1/parse_query?query=up%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/federate?match[]=up", expect![[r#"
+        200 # TYPE up untyped
+        up{host="\"b\"",instance=""} 1e+06 3000
+        up{host="a",instance=""} 4.5 3000
+    "#]]).await;
+    get("/federate?match[]=%7Bhost%3D~%22.*%22%7D", expect![[r#"
+        400 invalid parameter "match[]": parse error: vector selector must contain at least one non-empty matcher
+    "#]]).await;
+    get("/api/v1/query_exemplars?query=up&start=1&end=0", expect![[r#"400 {"error":"invalid parameter \"end\": end timestamp must not be before start time","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/query_exemplars?query=up&start=0&end=1", expect![[r#"200 {"status":"success","data":[]}"#]]).await;
+    get("/api/v1/label/U__ho_73_t/values", expect![[r#"200 {"status":"success","data":["\"b\"","a"]}"#]]).await;
+    get("/api/v1/labels?match[]=%7B%7D", expect![[r#"400 {"error":"invalid parameter \"match[]\": parse error: vector selector must contain at least one non-empty matcher","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/metadata?limit=x", expect![[r#"400 {"error":"limit must be a number","errorType":"bad_data","status":"error"}"#]]).await;
+}
+
+#[tokio::test]
+async fn every_limit_at_the_door_names_its_key_and_is_counted() {
+    let door = DoorLimits { text_bytes_max: 20, answer_bytes_max: 90, series_max: 1, ..DoorLimits::default() };
+    let limits = Limits { samples_max: 5, steps_max: 10, ..Limits::default() };
+    let counted = |key: &str| crate::telemetry::QUERY_LIMITS.with_label_values(&[key]).get();
+    for (path, status, key) in [
+        ("/api/v1/query?query=up%7Bhost%3D%22a-very-long-name%22%7D", 400, "text_max"),
+        ("/api/v1/format_query?query=up%7Bhost%3D%22a-very-long-name%22%7D", 400, "text_max"),
+        ("/api/v1/query_range?query=1&start=0&end=3&step=1", 422, "answer_max"),
+        ("/api/v1/query_range?query=1&start=0&end=99&step=1", 400, "steps_max"),
+        ("/api/v1/query?query=up%5B9s%5D&time=5", 422, "samples_max"),
+        ("/api/v1/query?query=up&timeout=0.000001", 503, "timeout"),
+        ("/api/v1/labels", 422, "series_max"),
+        ("/federate?match[]=up", 422, "samples_max"),
+    ] {
+        let before = counted(key);
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = queries(api_with(door, limits.clone())).oneshot(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains(&format!("(limit query.{key})")), "{path}: {body}");
+        assert!(counted(key) > before, "{key} is not counted");
+    }
 }
