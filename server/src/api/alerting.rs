@@ -70,9 +70,8 @@ struct RuleJson {
     labels: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<BTreeMap<String, String>>,
-    /// For alerting rules a list, or null where the request excludes alerts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    alerts: Option<Option<Vec<AlertJson>>>,
+    alerts: Option<AlertList>,
     health: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
@@ -80,6 +79,14 @@ struct RuleJson {
     last_evaluation: String,
     #[serde(rename = "type")]
     kind: &'static str,
+}
+
+/// The alerts of a rule; null where the request excludes them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AlertList {
+    Excluded,
+    All(Vec<AlertJson>),
 }
 
 #[derive(Serialize)]
@@ -246,7 +253,8 @@ fn rule_json(snapshot: &Snapshot, rule: &Rule, wanted: &Wanted) -> RuleJson {
         keep_firing_for: alert.map(|alert| seconds(alert.keep_firing_ms)),
         labels,
         annotations: alert.map(|alert| texts(&alert.annotations)),
-        alerts: alert.map(|_| (!wanted.without_alerts).then(|| active(of_rule))),
+        alerts: alert
+            .map(|_| if wanted.without_alerts { AlertList::Excluded } else { AlertList::All(active(of_rule)) }),
         health: match (&health.error, health.evaluated_at) {
             (Some(_), _) => "err",
             (None, Some(_)) => "ok",
@@ -359,7 +367,8 @@ mod tests {
         expect![[r#"200 OK {"status":"success","data":{"alerts":[{"labels":{"alertname":"Down","instance":"web1","severity":"page"},"annotations":{},"state":"pending","activeAt":"1970-01-01T00:00:01.000Z","value":"2.5e-01"}]}}"#]].assert_eq(&get("/api/v1/alerts").await);
         expect![[r#"200 OK {"status":"success","data":{"groups":[{"name":"g","file":"r.yaml","rules":[{"name":"job:up:sum","query":"sum by (job) (up)","health":"err","lastError":"store is away","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"recording"},{"state":"pending","name":"Down","query":"up == 0","duration":60.0,"keepFiringFor":0.0,"labels":{"severity":"page"},"annotations":{"summary":"{{ $labels.instance }}"},"alerts":[{"labels":{"alertname":"Down","instance":"web1","severity":"page"},"annotations":{},"state":"pending","activeAt":"1970-01-01T00:00:01.000Z","value":"2.5e-01"}],"health":"ok","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"alerting"}],"interval":30.0,"limit":0,"evaluationTime":0.004,"lastEvaluation":"1970-01-01T00:00:01.000Z"}]}}"#]].assert_eq(&get("/api/v1/rules").await);
         expect![[r#"200 OK {"status":"success","data":{"groups":[{"name":"g","file":"r.yaml","rules":[{"state":"pending","name":"Down","query":"up == 0","duration":60.0,"keepFiringFor":0.0,"labels":{"severity":"page"},"annotations":{"summary":"{{ $labels.instance }}"},"alerts":null,"health":"ok","evaluationTime":0.002,"lastEvaluation":"1970-01-01T00:00:01.000Z","type":"alerting"}],"interval":30.0,"limit":0,"evaluationTime":0.004,"lastEvaluation":"1970-01-01T00:00:01.000Z"}]}}"#]].assert_eq(&get("/api/v1/rules?type=alert&exclude_alerts=true").await);
-        expect![[r#"200 OK {"status":"success","data":{"groups":[]}}"#]].assert_eq(&get("/api/v1/rules?rule_name[]=nope").await);
+        expect![[r#"200 OK {"status":"success","data":{"groups":[]}}"#]]
+            .assert_eq(&get("/api/v1/rules?rule_name[]=nope").await);
         expect![[r#"400 Bad Request {"error":"invalid parameter \"type\": not supported value \"both\"","errorType":"bad_data","status":"error"}"#]].assert_eq(&get("/api/v1/rules?type=both").await);
     }
 

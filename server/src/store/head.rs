@@ -63,9 +63,9 @@ impl Head {
 
     /// First and last instant of the samples in memory.
     pub fn span(&self) -> Option<TimeRange> {
-        let ends = [self.recent.first(), self.recent.last(), self.sealing.first(), self.sealing.last()];
-        let times = ends.into_iter().flatten().map(|sample| sample.t);
-        Some(TimeRange { from: times.clone().min()?, to: times.max()? })
+        let spans = [self.recent.span(), self.sealing.span()];
+        let join = |a: TimeRange, b: TimeRange| TimeRange { from: a.from.min(b.from), to: a.to.max(b.to) };
+        spans.into_iter().flatten().reduce(join)
     }
 
     /// Whether nothing is in memory.

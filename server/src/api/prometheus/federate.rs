@@ -126,7 +126,7 @@ mod tests {
         let kinds = [("jobs_total", "counter"), ("up", "gauge"), ("lat_bucket", "histogram")];
         let kinds = kinds.map(|(name, kind)| (name.to_owned(), kind.to_owned())).into();
         let external = BTreeMap::from([("zone".to_owned(), "z".to_owned())]);
-        expect![[r##"
+        expect![[r#"
             # TYPE jobs_total counter
             jobs_total{zone="z",instance=""} 1.234567e+06 1500
             # TYPE lat_bucket untyped
@@ -135,7 +135,7 @@ mod tests {
             up{instance="a",job="n\"1\"",zone="z"} 1 1500
             # TYPE "utf8.name" untyped
             {"utf8.name","a.b"="c\n",zone="z",instance=""} NaN 1500
-        "##]]
+        "#]]
         .assert_eq(&exposition(&last, &kinds, &external));
     }
 }

@@ -165,9 +165,10 @@ pub(super) async fn read(State(api): State<Api>, headers: HeaderMap, body: Bytes
 
 fn question(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<(Reading, bool), Failure> {
     let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let plain = decompress_snappy(encoding, body, super::BODY_BYTES_MAX);
+    let mut buffer = Vec::new();
+    let plain = decompress_snappy(encoding, body, super::BODY_BYTES_MAX, &mut buffer);
     let plain = plain.map_err(|error| Failure::bad_data(chain(&error)))?;
-    let request = ReadRequest::decode(plain.as_slice())
+    let request = ReadRequest::decode(plain)
         .map_err(|error| Failure::bad_data(format!("body is not a Prometheus remote read message: {error}")))?;
     let questions = request.queries.iter().map(|query| {
         let asked = query.matchers.iter().filter(|matcher| !is_own(matcher, &api.external_labels));
@@ -318,10 +319,13 @@ fn hand_on(sender: &mpsc::Sender<Vec<u8>>, bytes: Vec<u8>, patience: Duration) -
     }
 }
 
+/// What makes frames until it ends.
+type Run = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
 /// The work of a stream and what it has made.
 struct Frames {
     /// `None` once it has ended.
-    run: Option<Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>>,
+    run: Option<Run>,
     receiver: mpsc::Receiver<Vec<u8>>,
 }
 

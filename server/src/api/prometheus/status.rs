@@ -179,6 +179,7 @@ async fn features() -> Response {
     let operators: BTreeMap<&str, bool> = operators.into_iter().map(|op| (op, parses(&format!("a {op} b")))).collect();
     json::success(&json!({
         "api": {
+            "admin": true,
             "exclude_alerts": true,
             "label_values_match": true,
             "query_warnings": true,

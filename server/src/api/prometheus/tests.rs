@@ -133,19 +133,31 @@ async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
 async fn trees_federation_and_exemplars_have_their_shapes() {
     get("/api/v1/parse_query?query=up%2B1", expect![[r#"200 {"status":"success","data":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"+","rhs":{"type":"numberLiteral","val":"1"},"type":"binaryExpr"}}"#]]).await;
     get("/api/v1/parse_query?query=up%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
-    get("/federate?match[]=up", expect![[r#"
+    get(
+        "/federate?match[]=up",
+        expect![[r#"
         200 # TYPE up untyped
         up{host="\"b\"",instance=""} 1e+06 3000
         up{host="a",instance=""} 4.5 3000
-    "#]]).await;
-    get("/federate?match[]=%7Bhost%3D~%22.*%22%7D", expect![[r#"
+    "#]],
+    )
+    .await;
+    get(
+        "/federate?match[]=%7Bhost%3D~%22.*%22%7D",
+        expect![[r#"
         400 invalid parameter "match[]": parse error: vector selector must contain at least one non-empty matcher
-    "#]]).await;
+    "#]],
+    )
+    .await;
     get("/api/v1/query_exemplars?query=up&start=1&end=0", expect![[r#"400 {"error":"invalid parameter \"end\": end timestamp must not be before start time","errorType":"bad_data","status":"error"}"#]]).await;
     get("/api/v1/query_exemplars?query=up&start=0&end=1", expect![[r#"200 {"status":"success","data":[]}"#]]).await;
     get("/api/v1/label/U__ho_73_t/values", expect![[r#"200 {"status":"success","data":["\"b\"","a"]}"#]]).await;
     get("/api/v1/labels?match[]=%7B%7D", expect![[r#"400 {"error":"invalid parameter \"match[]\": parse error: vector selector must contain at least one non-empty matcher","errorType":"bad_data","status":"error"}"#]]).await;
-    get("/api/v1/metadata?limit=x", expect![[r#"400 {"error":"limit must be a number","errorType":"bad_data","status":"error"}"#]]).await;
+    get(
+        "/api/v1/metadata?limit=x",
+        expect![[r#"400 {"error":"limit must be a number","errorType":"bad_data","status":"error"}"#]],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -167,40 +167,40 @@ mod tests {
     use super::*;
     use crate::query::parse;
 
-    fn check(promql: &str, want: Expect) {
+    fn check(promql: &str, want: &Expect) {
         want.assert_eq(&tree(&parse(promql).unwrap()).to_string());
     }
 
     #[test]
     fn each_kind_of_node_has_the_shape_that_query_builders_read() {
-        check("1.5", expect![[r#"{"type":"numberLiteral","val":"1.5"}"#]]);
+        check("1.5", &expect![[r#"{"type":"numberLiteral","val":"1.5"}"#]]);
         check(
             "-foo",
-            expect![[
+            &expect![[
                 r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"op":"-","type":"unaryExpr"}"#
             ]],
         );
         check(
             r#"foo{a=~"b.*",c!="d"} offset 5m @ end()"#,
-            expect![[
+            &expect![[
                 r#"{"anchored":false,"matchers":[{"name":"a","type":"=~","value":"b.*"},{"name":"c","type":"!=","value":"d"},{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":300000,"smoothed":false,"startOrEnd":"end","timestamp":null,"type":"vectorSelector"}"#
             ]],
         );
         check(
             "rate(foo[1m] @ 2)",
-            expect![[
+            &expect![[
                 r#"{"args":[{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"range":60000,"smoothed":false,"startOrEnd":null,"timestamp":2000,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"}"#
             ]],
         );
         check(
             "vector(1)[1h:5m]",
-            expect![[
+            &expect![[
                 r#"{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"offset":0,"range":3600000,"startOrEnd":null,"step":300000,"timestamp":null,"type":"subquery"}"#
             ]],
         );
         check(
-            r#"topk by (a) (3, foo)"#,
-            expect![[
+            "topk by (a) (3, foo)",
+            &expect![[
                 r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"grouping":["a"],"op":"topk","param":{"type":"numberLiteral","val":"3"},"type":"aggregation","without":false}"#
             ]],
         );

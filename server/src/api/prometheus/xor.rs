@@ -206,7 +206,8 @@ mod tests {
             (915_000, 12_345.678),
         ]
         .map(|(t, v)| Sample { t: begin + t, v });
-        let hex: String = encode(&samples).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap();
+        let hex: String = encode(&samples).iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
         assert_eq!(hex, PROMETHEUS);
     }
 
