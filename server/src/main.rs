@@ -37,6 +37,8 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let overrides = Overrides { data: args.data, listen: args.listen, retention: args.retention };
             serve(&runtime, Reload { path: args.config, overrides }, false)
         }
+        Command::Backup(args) => runtime.block_on(cli::backup(&args)),
+        Command::Restore(args) => cli::restore(&args, clock::wall()()),
         other => runtime.block_on(cli::ask(other)),
     };
     // Dropping the runtime would wait for whatever still blocks a thread, a query of two minutes or the merging of a day. What

@@ -16,7 +16,8 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Server {
     /// Address, for example `http://127.0.0.1:41234`.
     pub url: String,
-    config: PathBuf,
+    /// Its config file.
+    pub config: PathBuf,
     log: PathBuf,
     /// Words before the program's name, for example of `nsenter`.
     before: Vec<String>,
@@ -58,6 +59,11 @@ impl Server {
     /// Kills the server with SIGKILL, and starts it again on the same files and port.
     pub fn kill_and_restart(&mut self) {
         self.process.kill();
+        self.start_again();
+    }
+
+    /// Starts a server that was stopped again, on the same files and port.
+    pub fn start_again(&mut self) {
         self.process = Process::start(&mut serve(&self.before, &self.config), &self.log);
         self.wait_until_ready();
     }

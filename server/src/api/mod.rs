@@ -2,6 +2,7 @@
 
 pub mod alerting;
 pub mod auth;
+pub mod backup;
 pub mod compress;
 pub mod cors;
 pub mod hosts;

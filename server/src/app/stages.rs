@@ -132,6 +132,7 @@ impl Stages {
             .merge(api::prometheus::admin::router(Arc::clone(store)))
             .merge(api::alerting::router(self.views.alerts.clone()))
             .merge(api::remedy::router(Arc::clone(&self.remedy), clock.clone()))
+            .merge(api::backup::router(Arc::clone(store), clock.clone()))
             .merge(v1::router(self.views.clone()))
     }
 

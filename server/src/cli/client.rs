@@ -3,10 +3,11 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context, anyhow};
-use reqwest::{Method, StatusCode, Url};
+use anyhow::Context;
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::connection::{Connection, unreached};
 use super::{Command, HostsCommand, Plan, QueryArgs, RunsCommand, ServerArgs, exit, show};
 
 /// What one command asks, and how its answer is shown.
@@ -30,20 +31,13 @@ pub async fn ask(command: Command) -> anyhow::Result<u8> {
     let question = question(&command);
     let response = match request(&question)?.send().await {
         Ok(response) => response,
-        Err(error) => {
-            let error = anyhow!(error.without_url());
-            eprintln!(
-                "petrel: the server at {} cannot be reached: {error:#}\nIs it running? Start one with `petrel up`, or name it with --server.",
-                question.server.server
-            );
-            return Ok(exit::UNREACHED);
-        }
+        Err(error) => return Ok(unreached(&question.server.server, error)),
     };
     let status = response.status();
     let text = response.text().await.context("the server's answer broke off")?;
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
     if !status.is_success() {
-        return Ok(refused(status, &value));
+        return Ok(refusal(status, &value));
     }
     let text = if question.server.json { format!("{value:#}\n") } else { (question.show)(&value) };
     // Whoever reads may stop early, as `head` does; that is no mistake.
@@ -54,7 +48,17 @@ pub async fn ask(command: Command) -> anyhow::Result<u8> {
     Ok(if (question.is_no)(&value) { exit::NO } else { exit::DONE })
 }
 
-fn refused(status: StatusCode, answer: &Value) -> u8 {
+/// Says why a server refused. Returns the exit code.
+///
+/// # Errors
+/// The answer broke off.
+pub(super) async fn refused(response: Response) -> anyhow::Result<u8> {
+    let status = response.status();
+    let text = response.text().await.context("the server's answer broke off")?;
+    Ok(refusal(status, &serde_json::from_str(&text).unwrap_or(Value::String(text))))
+}
+
+fn refusal(status: StatusCode, answer: &Value) -> u8 {
     let reason = match answer["error"].as_str().or(answer.as_str()).map(str::trim) {
         Some(reason) if !reason.is_empty() => reason.to_owned(),
         _ => format!("the server answered {status}"),
@@ -71,25 +75,9 @@ fn refused(status: StatusCode, answer: &Value) -> u8 {
 }
 
 fn request(question: &Question<'_>) -> anyhow::Result<reqwest::RequestBuilder> {
-    let server = &question.server.server;
-    let mut url = Url::parse(server)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| anyhow!("--server {server} is not an address such as http://127.0.0.1:9780"))?;
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(&question.path);
-    }
-    let mut client = reqwest::Client::builder().no_proxy();
-    if let Some(path) = &question.server.ca_file {
-        let pem = std::fs::read(path).with_context(|| format!("certificate {} cannot be read", path.display()))?;
-        client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
-    }
-    let mut request = client.build()?.request(question.method.clone(), url).query(&question.query);
-    if let Some(path) = &question.server.token_file {
-        let token =
-            std::fs::read_to_string(path).with_context(|| format!("token file {} cannot be read", path.display()))?;
-        request = request.bearer_auth(token.trim());
-    }
+    let connection = Connection::new(question.server)?;
+    let path = question.path.iter().map(String::as_str);
+    let mut request = connection.request(question.method.clone(), path).query(&question.query);
     if let Some(body) = &question.body {
         request = request.json(body);
     }
@@ -136,8 +124,12 @@ fn question(command: &Command) -> Question<'_> {
                 Some(RunsCommand::Abort { id }) => act(id, "abort", "aborted; nothing more of it is delivered"),
             }
         }
-        Command::Up(_) | Command::Serve(_) | Command::Check { .. } => {
-            unreachable!("these need no server and are handled before")
+        Command::Up(_)
+        | Command::Serve(_)
+        | Command::Check { .. }
+        | Command::Backup(_)
+        | Command::Restore(_) => {
+            unreachable!("these are handled before")
         }
     }
 }

@@ -3,8 +3,11 @@
 //! `up` and `serve` start the server; `check` reads files and needs none; all others talk to a running server over HTTP.
 //! Tables are for people, `--json` for programs.
 
+mod backup;
 mod check;
 mod client;
+mod connection;
+mod progress;
 mod show;
 mod table;
 
@@ -12,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use backup::{backup, restore};
 pub use check::check;
 pub use client::ask;
 
@@ -69,6 +73,10 @@ pub enum Command {
     },
     /// Stop all actions at once, or let them go on
     Hold(HoldArgs),
+    /// Everything a running server keeps, as one file
+    Backup(BackupArgs),
+    /// Put a backup into a data directory that no server uses; everything is held until `petrel hold off`
+    Restore(RestoreArgs),
 }
 
 /// Options of `petrel up`.
@@ -226,6 +234,35 @@ pub struct HoldArgs {
     /// Where to ask
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// Options of `petrel backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to write it
+    pub file: PathBuf,
+    /// Write over a file of that name; it is replaced only once the new one is whole
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Whose
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Options of `petrel restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup
+    pub file: PathBuf,
+    /// The data directory [default: as `petrel serve`]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// The config file of the server, for its data directory
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Move the databases that are there aside
+    #[arg(long)]
+    pub replace: bool,
 }
 
 #[cfg(test)]

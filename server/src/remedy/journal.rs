@@ -205,15 +205,17 @@ pub fn totals(connection: &Connection) -> rusqlite::Result<BTreeMap<(String, Str
 }
 
 /// After a restore from a backup: a higher fencing epoch, numbers that no agent has seen, and everything held until an operator
-/// releases it. To be called in the restored database before the server starts on it.
+/// releases it. To be called in the restored database before the server starts on it. Epoch and numbers follow the clock, so that a
+/// second restore of the same backup gives others than the first.
 ///
 /// # Errors
 /// SQLite's word.
-pub fn restored(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+pub fn restored(tx: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
     let epoch = fact(tx, "fencing_epoch")?;
-    set_fact(tx, "fencing_epoch", epoch + 1)?;
+    set_fact(tx, "fencing_epoch", (epoch + 1).max(now / 1000))?;
     let next = fact(tx, "run_next")?;
-    set_fact(tx, "run_next", next + RESTORE_GAP)?;
+    // A run a minute is more than any fleet has.
+    set_fact(tx, "run_next", (next + RESTORE_GAP).max(now / 60_000))?;
     set_fact(tx, "held", 1)
 }
 

@@ -22,7 +22,7 @@ use super::options::StoreOptions;
 use super::record::RecordSeries;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
-use super::{Accepted, Batch, Committed, agents, loglines, sqlite};
+use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite};
 use crate::series::Timestamp;
 
 /// Highest number of a journal file that was unlinked: numbers, and so positions, never come twice.
@@ -78,6 +78,12 @@ pub enum OpenStoreError {
         #[source]
         source: std::io::Error,
     },
+    /// A restore was cut off.
+    #[error("a restore of a backup into {dir} did not finish; run `petrel restore FILE --replace` again")]
+    RestoreUnfinished {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Two files disagree about a series' number.
     #[error(
         "{path} gives number {id} to a series that has another one elsewhere; the data directory mixes files of two servers"
@@ -119,6 +125,10 @@ impl Store {
     ) -> Result<Arc<Store>, OpenStoreError> {
         let lock = lock::lock(dir)?;
         let unusable = |source| OpenStoreError::Directory { dir: dir.to_owned(), source };
+        if restore::is_unfinished(dir) {
+            return Err(OpenStoreError::RestoreUnfinished { dir: dir.to_owned() });
+        }
+        backup::remove_staged(dir).map_err(unusable)?;
         let own = [MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
         let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
         let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);

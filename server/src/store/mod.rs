@@ -1,6 +1,8 @@
 //! Store: what was acknowledged is durable. SQLite files with one writer each, heads in memory, sealed chunks on disk.
 
 mod agents;
+pub mod archive;
+mod backup;
 mod bits;
 mod cardinality;
 mod chunk;
@@ -24,6 +26,7 @@ mod numbered;
 mod options;
 mod packed;
 mod record;
+pub mod restore;
 mod seal;
 mod select;
 mod shared;
@@ -36,6 +39,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use backup::BackupError;
 pub use cardinality::{Cardinality, Count};
 pub use delete::{DeleteError, Deleted};
 pub use engine::{Known, OpenStoreError, Store, StoreStats};

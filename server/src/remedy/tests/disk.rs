@@ -136,7 +136,7 @@ fn a_failed_write_lets_nothing_out_and_the_disk_counts() {
 #[test]
 fn a_restored_database_holds_everything_under_a_new_epoch() {
     let server = started();
-    server.control.write(crate::remedy::journal::restored).unwrap();
+    server.control.write(|tx| crate::remedy::journal::restored(tx, 1_000)).unwrap();
     let server = server.restart();
     assert!(server.remedy.snapshot(0).held);
     assert!(server.remedy.pull("lb", server.now).unwrap().is_empty());

@@ -1,5 +1,6 @@
 //! Tests of the store that are larger than one file's own.
 
+mod backup;
 mod chunk;
 mod deletion;
 mod engine;
