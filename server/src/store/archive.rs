@@ -51,7 +51,9 @@ pub enum ReadArchiveError {
     #[error("this is not a backup made by `petrel backup`")]
     NotABackup,
     /// Of a later program.
-    #[error("the backup has version {version}, this program reads up to {VERSION}; use the petrel that made it or a later one")]
+    #[error(
+        "the backup has version {version}, this program reads up to {VERSION}; use the petrel that made it or a later one"
+    )]
     Version {
         /// The version found.
         version: u32,

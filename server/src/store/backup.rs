@@ -38,7 +38,9 @@ pub enum BackupError {
     #[error("the backup cannot be passed on")]
     Write(#[from] io::Error),
     /// No room for the copy of one file.
-    #[error("the disk of {dir} has no room for a copy of {path} ({bytes} bytes) beside the reserve; free space and try again")]
+    #[error(
+        "the disk of {dir} has no room for a copy of {path} ({bytes} bytes) beside the reserve; free space and try again"
+    )]
     NoRoom {
         /// The data directory.
         dir: PathBuf,

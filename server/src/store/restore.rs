@@ -50,7 +50,9 @@ pub enum RestoreError {
     #[error("a backup is restored into a directory that no server uses; nothing was changed")]
     Lock(#[from] LockError),
     /// Something is there.
-    #[error("{dir} holds {count} databases already; nothing was changed. With --replace they are moved aside, not deleted")]
+    #[error(
+        "{dir} holds {count} databases already; nothing was changed. With --replace they are moved aside, not deleted"
+    )]
     NotEmpty {
         /// The directory.
         dir: PathBuf,

@@ -52,8 +52,10 @@ fn backup(store: &Store, to: &Path) -> PathBuf {
 }
 
 fn listing(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -145,7 +147,8 @@ fn what_cannot_be_restored_changes_nothing() {
     store.close();
     drop(store);
     assert!(matches!(refused(&file, from.path()), RestoreError::NotEmpty { .. }));
-    let fails = restore(&file, from.path(), true, NOW, &|tx| tx.execute("INSERT INTO nowhere VALUES (1)", []).map(drop));
+    let fails =
+        restore(&file, from.path(), true, NOW, &|tx| tx.execute("INSERT INTO nowhere VALUES (1)", []).map(drop));
     assert!(matches!(fails, Err(RestoreError::Control(_))));
     assert_eq!(contents(&open(from.path()).unwrap()), held);
 }
