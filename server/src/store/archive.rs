@@ -116,7 +116,7 @@ impl<'a> ArchiveWriter<'a> {
         }
         self.out.write_all(&[0; BLOCK][..padding(bytes)])?;
         if name != SUMS {
-            self.sums += &format!("{}  {name}\n", hex(sum.finish().as_ref()));
+            self.sums.push_str(&sum_line(sum.finish().as_ref(), name));
         }
         Ok(())
     }
@@ -161,13 +161,13 @@ pub fn read(
                 break;
             }
             manifest = Some(read_manifest(&name, &text)?);
-            found += &format!("{}  {name}\n", hex(ring::digest::digest(&SHA256, text.as_bytes()).as_ref()));
+            found.push_str(&sum_line(ring::digest::digest(&SHA256, text.as_bytes()).as_ref(), &name));
             continue;
         }
         check_name(&name)?;
         each(&name, bytes, &mut body).or_else(|error| body.blame(&name, error))?;
         io::copy(&mut body, &mut io::sink()).map(drop).or_else(|error| body.blame(&name, error))?;
-        found += &format!("{}  {name}\n", hex(body.sum.finish().as_ref()));
+        found.push_str(&sum_line(body.sum.finish().as_ref(), &name));
         skip_padding(input, bytes, &name)?;
         files.push((name, bytes));
     }
@@ -239,7 +239,7 @@ fn read_manifest(name: &str, text: &str) -> Result<Manifest, ReadArchiveError> {
 /// Databases lie in no folder, so nothing can be written beside the data directory.
 fn check_name(name: &str) -> Result<(), ReadArchiveError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if plain && name.ends_with(".db") && !name.starts_with('.') {
+    if plain && name.strip_suffix(".db").is_some_and(|stem| !stem.is_empty()) && !name.starts_with('.') {
         Ok(())
     } else {
         Err(ReadArchiveError::Name { name: name.to_owned() })
@@ -341,8 +341,11 @@ fn octal(field: &[u8]) -> Option<u64> {
     u64::from_str_radix(text, 8).ok()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// A line as `sha256sum` writes it.
+fn sum_line(sum: &[u8], name: &str) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
+    let hex: String = sum.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    format!("{hex}  {name}\n")
 }
 
 #[cfg(test)]
