@@ -19,9 +19,10 @@ use crate::api::{cors, listen};
 use crate::clock::Clock;
 use crate::config::{Config, Reload, url_of};
 use crate::ingest::presence::PresenceError;
+use crate::remote::OpenRemoteError;
 use crate::store::control::{ControlError, Migration};
 use crate::store::{OpenStoreError, Store};
-use crate::{cli, decide, notify, predict, remedy, score};
+use crate::{cli, decide, notify, predict, remedy, remote, score};
 
 use stages::Stages;
 
@@ -40,6 +41,9 @@ pub enum ServeError {
     /// Who sent before.
     #[error("agents that sent before cannot be read")]
     Presence(#[from] PresenceError),
+    /// The remote engine.
+    #[error(transparent)]
+    Remote(#[from] OpenRemoteError),
     /// The port.
     #[error("{listen} cannot be listened on; is another server there? Choose another with --listen")]
     Listen {
@@ -117,7 +121,15 @@ pub async fn serve(
 
 /// The schema of everything kept in `control.db`, in the order of its making.
 fn migrations() -> Vec<Migration> {
-    [decide::keep::MIGRATIONS, score::MIGRATIONS, predict::MIGRATIONS, notify::MIGRATIONS, remedy::MIGRATIONS].concat()
+    [
+        decide::keep::MIGRATIONS,
+        score::MIGRATIONS,
+        predict::MIGRATIONS,
+        notify::MIGRATIONS,
+        remedy::MIGRATIONS,
+        remote::MIGRATIONS,
+    ]
+    .concat()
 }
 
 fn signals(kind: SignalKind) -> Result<Signal, ServeError> {

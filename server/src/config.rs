@@ -21,6 +21,7 @@ use crate::remedy;
 use crate::remedy::fleet::{Facts, FactsError};
 use crate::remedy::runbook::Runbook;
 use crate::remedy::settings::{RawRemedy, Settings};
+use crate::remote::{RawEngine, RemoteConfig};
 use crate::rules::{self, RuleSet};
 use crate::score::{RawScoreConfig, ScoreConfig};
 use crate::store::{RawStoreOptions, StoreOptions};
@@ -48,6 +49,8 @@ pub struct RawConfig {
     pub auth: AuthFiles,
     /// How samples are kept.
     pub store: RawStoreOptions,
+    /// Where samples are kept beside this machine.
+    pub engine: RawEngine,
     /// Rules and how they are evaluated.
     pub rules: RawRulesConfig,
     /// What queries may cost.
@@ -162,6 +165,8 @@ pub struct Config {
     pub policy: Policy,
     /// How samples are kept.
     pub store: StoreOptions,
+    /// Where samples are kept beside this machine.
+    pub remote: Option<RemoteConfig>,
     /// What queries may cost.
     pub query: QueryOptions,
     /// How rules are evaluated.
@@ -226,6 +231,7 @@ impl Config {
             store.retention = retention;
         }
         let store = problems.keep(store.check());
+        let remote = problems.keep(raw.engine.check());
         let own_url = listen.map(|listen| url_of(listen, tls.is_some())).unwrap_or_default();
         let external_url = raw.rules.external_url.clone().unwrap_or_else(|| own_url.clone());
         let rules = problems.keep(raw.rules.check(&own_url));
@@ -251,6 +257,7 @@ impl Config {
                 tls,
                 policy: policy?,
                 store: store?,
+                remote: remote?,
                 query: query?,
                 rules: rules?,
                 write: write?,
@@ -411,6 +418,7 @@ mod tests {
         let example: RawConfig = yaml::read(Path::new("petrel.example.yaml"), text).unwrap();
         assert_eq!(example.listen.as_deref(), Some(LISTEN_DEFAULT));
         assert_eq!(example.store, RawStoreOptions::default());
+        assert_eq!(example.engine, RawEngine::default());
         assert_eq!(example.query, RawQueryOptions::default());
         assert_eq!(example.write, RawWriteLimits::default());
         assert_eq!(example.score, RawScoreConfig::default());

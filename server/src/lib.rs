@@ -16,6 +16,7 @@ pub mod notify;
 pub mod own_metrics;
 pub mod predict;
 pub mod query;
+pub mod remote;
 pub mod remedy;
 pub mod rules;
 pub mod run_loop;

@@ -22,6 +22,7 @@ use crate::ingest::presence::Presence;
 use crate::notify::Notifier;
 use crate::own_metrics;
 use crate::predict::Ledger;
+use crate::query::source::Source;
 use crate::remedy::service::Remedy;
 use crate::series::Timestamp;
 use crate::store::{AppendError, Batch, Store};
@@ -99,8 +100,10 @@ pub fn record_own_metrics(store: &Store, instance: &str, now: Timestamp) {
 
 /// Rules, alerts, notices and runs, in that order, once a second.
 pub struct Judge {
-    /// Where series are read from and derived ones go to.
+    /// Where derived series go to.
     pub store: Arc<Store>,
+    /// Where series are read from.
+    pub source: Arc<dyn Source>,
     /// Rules and their alerts.
     pub engine: AlertEngine,
     /// Who is told.
@@ -121,7 +124,7 @@ impl Judge {
             self.remedy.replace_runbooks(files.runbooks);
             self.remedy.replace_facts(files.facts);
         }
-        let judged = self.engine.tick(&*self.store, now);
+        let judged = self.engine.tick(&*self.source, now);
         keep(&self.store, judged.batch, now);
         let alerts = self.engine.view().snapshot();
         if let Err(error) = self.notifier.observe(&alerts.alerts, now) {
@@ -130,7 +133,7 @@ impl Judge {
         let firing: Vec<Alert> =
             alerts.alerts.iter().filter(|alert| alert.state == AlertState::Firing).cloned().collect();
         // There are no silences yet: nothing is silenced.
-        let acted = self.remedy.reconcile(&firing, &|_| false, now).and_then(|()| self.remedy.tick(&*self.store, now));
+        let acted = self.remedy.reconcile(&firing, &|_| false, now).and_then(|()| self.remedy.tick(&*self.source, now));
         match acted {
             Ok(batch) => keep(&self.store, batch, now),
             Err(error) => tracing::error!(error = chain(&error), "runs stand still; tried again in a second"),

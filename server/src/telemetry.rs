@@ -158,6 +158,29 @@ pub static REMEDY_REJECTED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("petrel_remedy_rejected_total", "Approvals, answers and inventories that could not be followed.")
 });
 
+/// Samples by what became of them on the way to the remote engine: `sent`, `refused` by it, `dropped` because the queue was full.
+pub static REMOTE_SAMPLES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_remote_samples_total", "Samples for the remote engine, by outcome.", &["outcome"])
+});
+
+/// Rounds of sending to the remote engine that failed and are tried again.
+pub static REMOTE_WRITE_FAILURES: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_remote_write_failures_total", "Failed rounds of sending to the remote engine; all are tried again.")
+});
+
+/// Bytes of journals that wait for the remote engine.
+pub static REMOTE_QUEUE_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_remote_queue_bytes", "Bytes of journals that wait for the remote engine."));
+
+/// How far the remote engine is behind.
+pub static REMOTE_LAG_SECONDS: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_remote_lag_seconds", "Seconds since the remote engine had everything that was committed.")
+});
+
+/// Requests that read from the remote engine by outcome: `ok`, `refused`, `away`.
+pub static REMOTE_READS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counters("petrel_remote_reads_total", "Reads from the remote engine, by outcome.", &["outcome"]));
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let counters =
         IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are constants of this file");

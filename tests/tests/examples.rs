@@ -9,11 +9,13 @@ use petrel_tests::process::{program, run_to_end};
 use petrel_tests::tree::{Source, files, repository};
 
 /// The structs that make up the server's config as written, and where they are.
-const STRUCTS: [(&str, &str); 16] = [
+const STRUCTS: [(&str, &str); 18] = [
     ("RawConfig", "config.rs"),
     ("TlsFiles", "config.rs"),
     ("AuthFiles", "config.rs"),
     ("RawStoreOptions", "store/options.rs"),
+    ("RawEngine", "remote/config.rs"),
+    ("RawRemote", "remote/config.rs"),
     ("RawRulesConfig", "decide/engine.rs"),
     ("RawQueryOptions", "query/limits.rs"),
     ("RawWriteLimits", "api/write.rs"),

@@ -28,6 +28,7 @@ use crate::notify::Notifier;
 use crate::predict::{self, Predictor};
 use crate::query::source::Source;
 use crate::remedy::service::Remedy;
+use crate::remote::RemoteEngine;
 use crate::run_loop::{self, Judge, Watch};
 use crate::score::{self, Scorer};
 use crate::series::Timestamp;
@@ -52,6 +53,10 @@ const HEARD_MAX: usize = 65_536;
 /// What runs, and what the routes read.
 pub struct Stages {
     store: Arc<Store>,
+    /// Where people's queries and predictions read.
+    source: Arc<dyn Source>,
+    /// Where rules and guards read: a part of an answer is none.
+    strict_source: Arc<dyn Source>,
     clock: Clock,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
@@ -79,6 +84,17 @@ impl Stages {
         seed: u64,
     ) -> Result<Stages, ServeError> {
         let now = clock();
+        let mut threads = Vec::new();
+        let (source, strict_source): (Arc<dyn Source>, Arc<dyn Source>) = match &config.remote {
+            None => (store.clone(), store.clone()),
+            // First: what it has not sent yet must not be unlinked.
+            Some(remote) => {
+                let (engine, thread) =
+                    RemoteEngine::start(remote, Arc::clone(&store), clock.clone(), cancel.clone())?;
+                threads.push(thread);
+                (engine.source(), engine.strict_source())
+            }
+        };
         let control = store.control();
         let Files { rules, runbooks, facts } = config.files.clone();
         let engine = AlertEngine::open(Arc::clone(control), rules, config.rules.clone(), now)?;
@@ -99,9 +115,22 @@ impl Stages {
         };
         telemetry::CONFIG_IN_FORCE.set(1);
         let (presence, fresh) = (Arc::new(Mutex::new(Presence::from_store(&store, now)?)), Arc::default());
-        let (tasks, threads) = (JoinSet::new(), Vec::new());
-        let mut stages =
-            Stages { store, clock, cancel, tasks, threads, agent: None, views, presence, verdicts, remedy, fresh };
+        let tasks = JoinSet::new();
+        let mut stages = Stages {
+            store,
+            source,
+            strict_source,
+            clock,
+            cancel,
+            tasks,
+            threads,
+            agent: None,
+            views,
+            presence,
+            verdicts,
+            remedy,
+            fresh,
+        };
         stages.start_scoring(scorer);
         stages.start_predicting(predictor);
         stages.start_judging(engine, notifier);
@@ -112,7 +141,7 @@ impl Stages {
     /// All routes.
     pub fn router(&self, config: &Config) -> Router {
         let (store, clock) = (&self.store, &self.clock);
-        let source: Arc<dyn Source> = store.clone();
+        let source = Arc::clone(&self.source);
         let (presence, verdicts) = (Arc::clone(&self.presence), Arc::clone(&self.verdicts));
         let prometheus = api::prometheus::Parts {
             source,
@@ -172,9 +201,8 @@ impl Stages {
             return;
         }
         let (store, clock, cancel) = (Arc::clone(&self.store), self.clock.clone(), self.cancel.clone());
-        let outlooks = Arc::clone(&self.views.outlooks);
+        let (outlooks, source) = (Arc::clone(&self.views.outlooks), Arc::clone(&self.source));
         self.threads.push(std::thread::spawn(move || {
-            let source: Arc<dyn Source> = store.clone();
             let sink = |tick: predict::Tick, now| {
                 run_loop::keep(&store, tick.batch, now);
                 *outlooks.write().unwrap_or_else(PoisonError::into_inner) = tick.outlooks;
@@ -191,6 +219,7 @@ impl Stages {
         self.spawn(|cancel| sender.run(cancel, clock));
         let mut judge = Judge {
             store: Arc::clone(&self.store),
+            source: Arc::clone(&self.strict_source),
             engine,
             notifier,
             remedy: Arc::clone(&self.remedy),

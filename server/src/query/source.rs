@@ -35,6 +35,19 @@ pub trait Source: Send + Sync {
     /// The index cannot be read.
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError>;
 
+    /// As [`Source::series`]; pushes to `notes` what the asker must know of the answer.
+    ///
+    /// # Errors
+    /// As [`Source::series`].
+    fn series_noting(
+        &self,
+        any_of: &[Vec<Matcher>],
+        range: TimeRange,
+        _notes: &mut Vec<Note>,
+    ) -> Result<Vec<Labels>, SelectError> {
+        self.series(any_of, range)
+    }
+
     /// Type, help and unit per metric name, as far as senders told. Sorted by name.
     fn metadata(&self) -> Vec<(String, MetricMetadata)>;
 }
@@ -50,6 +63,11 @@ pub trait Selection: Sync {
     /// # Errors
     /// The limit was met over all portions, or the samples cannot be read.
     fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError>;
+
+    /// What the asker must know of the answer, for example that a part is missing. Complete once everything was read.
+    fn notes(&self) -> Vec<Note> {
+        Vec::new()
+    }
 }
 
 /// Takes one series of a [`Selection`].
@@ -78,6 +96,15 @@ pub struct TimeRange {
     pub from: Timestamp,
     /// Last instant that belongs to it.
     pub to: Timestamp,
+}
+
+/// What a source has to say of an answer beside its samples; it stands in the answer to the query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Something is missing.
+    Warning(String),
+    /// Worth knowing, and nothing is missing.
+    Info(String),
 }
 
 /// One series of an answer.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::control::{Control, ControlError, Migration};
 use super::days::{DayError, Days};
-use super::head::{Day, day_of};
+use super::head::{DAY_MS, Day, day_of};
 use super::index::{Finder, Index, SeriesId};
 use super::journal::{self, Position, ReplayError};
 use super::lock::{self, DirectoryLock, LockError};
@@ -25,7 +26,8 @@ use super::writer::{Message, Request, Writer};
 use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite};
 use crate::series::Timestamp;
 
-/// Highest number of a journal file that was unlinked: numbers, and so positions, never come twice.
+/// Highest number of a journal file that nothing needs any more but a backlog: all its samples are sealed and its marks are in
+/// `control.db`. It is not replayed. Numbers, and so positions, never come twice.
 const MIGRATION_FLOOR: Migration = (
     "store-journal-floor-1",
     "CREATE TABLE journal_floor (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT;",
@@ -139,6 +141,10 @@ impl Store {
             }
         }
         let shared = Shared::new(dir.to_owned(), options, control, days);
+        if let (Some(_), Some(oldest)) = (shared.options.size_bytes_max, shared.days.all().first()) {
+            // Days before it may have been unlinked for their size by an earlier start.
+            shared.unlinked_before.store(i64::from(oldest.day) * DAY_MS, Ordering::SeqCst);
+        }
         load_days(&shared)?;
         let journals = journal::list(dir).map_err(unusable)?;
         let marks = replay(&shared, &journals)?;
@@ -309,7 +315,9 @@ fn load_days(shared: &Shared) -> Result<(), OpenStoreError> {
 fn replay(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMarks, OpenStoreError> {
     let floor: Option<i64> =
         shared.control.read(|c| c.query_row("SELECT number FROM journal_floor", [], |row| row.get(0)).optional())?;
-    let mut number_last = floor.unwrap_or(0) as u64;
+    let sealed_last = floor.unwrap_or(0) as u64;
+    shared.journal_sealed.store(sealed_last, Ordering::SeqCst);
+    let mut number_last = sealed_last;
     let mut sealed: HashMap<(SeriesId, Day), Position> = HashMap::new();
     let oldest = journals.first().map_or(i64::MAX as u64, |(number, _)| journal::first_position(*number));
     for file in shared.days.all() {
@@ -321,7 +329,7 @@ fn replay(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMarks, Ope
     }
     let mut marks = HighMarks::default();
     shared.control.read(marks::load)?.iter().for_each(|mark| marks.raise(mark));
-    for (number, path) in journals {
+    for (number, path) in journals.iter().filter(|(number, _)| *number > sealed_last) {
         let mut conflict = None;
         let of_file = journal::replay(path, |position, record| {
             if conflict.is_none() {
@@ -367,8 +375,20 @@ fn restore(
     None
 }
 
-/// Moves the marks of a journal file to `control.db` and unlinks the file. In this order: at every instant a file holds them.
+/// Moves the marks of a journal file to `control.db` and unlinks the file, unless a backlog still needs it. In this order: at
+/// every instant a file holds them.
 pub(super) fn retire(shared: &Shared, number: u64, path: &Path) -> Result<(), RetireError> {
+    if number > shared.journal_sealed.load(Ordering::SeqCst) {
+        move_marks(shared, number, path)?;
+        shared.journal_sealed.store(number, Ordering::SeqCst);
+    }
+    if number >= shared.journal_kept.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    sqlite::unlink(path).map_err(|source| RetireError::Unlink { path: path.to_owned(), source })
+}
+
+fn move_marks(shared: &Shared, number: u64, path: &Path) -> Result<(), RetireError> {
     let marks = journal::load_marks(path).map_err(|source| RetireError::Marks { path: path.to_owned(), source })?;
     shared.control.write(|tx| {
         for mark in &marks {
@@ -381,7 +401,7 @@ pub(super) fn retire(shared: &Shared, number: u64, path: &Path) -> Result<(), Re
             [number as i64],
         )
     })?;
-    sqlite::unlink(path).map_err(|source| RetireError::Unlink { path: path.to_owned(), source })
+    Ok(())
 }
 
 /// Why a journal file could not be unlinked; it stays and is tried again.

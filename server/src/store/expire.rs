@@ -3,6 +3,7 @@
 //! that memory needs, nor one before an older one.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use tracing::info;
@@ -64,6 +65,7 @@ impl Store {
         let Some(file) = self.shared.days.get(day) else { return Ok(false) };
         let freed = sqlite::bytes(&file.path);
         self.shared.days.unlink(day)?;
+        self.shared.unlinked_before.fetch_max((i64::from(day) + 1) * DAY_MS, Ordering::SeqCst);
         expiry.tell(&file.path, freed);
         let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
         for series in index.iter() {
@@ -75,7 +77,9 @@ impl Store {
     /// Forgets series that have no sample left, except those that a journal still declares: a replay must not meet their labels
     /// under two numbers. Says whether none is left.
     pub(super) fn forget_series(&self) -> Result<bool, MaintainError> {
-        let oldest = journal::list(&self.shared.dir)?.first().map_or(u64::MAX, |(number, _)| *number);
+        let sealed = self.shared.journal_sealed.load(Ordering::SeqCst);
+        let mut journals = journal::list(&self.shared.dir)?.into_iter().map(|(number, _)| number);
+        let oldest = journals.find(|number| *number > sealed).unwrap_or(u64::MAX);
         let _gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
         let (gone, kept): (Vec<Arc<Series>>, Vec<Arc<Series>>) =

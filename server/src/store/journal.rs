@@ -121,10 +121,7 @@ pub fn replay(path: &Path, mut each: impl FnMut(Position, Vec<RecordSeries>)) ->
     // Opened for writing: a crash can leave a log that SQLite first has to recover.
     let connection = Connection::open(path).map_err(failed)?;
     sqlite::never_checkpoint(&connection).map_err(failed)?;
-    let has_tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema WHERE name IN ('record', 'mark')", [], |row| row.get(0))
-        .map_err(failed)?;
-    if has_tables < 2 {
+    if !has_records(&connection).map_err(failed)? {
         // A crash between creating the file and its first commit; nothing in it was acknowledged.
         return Ok(Vec::new());
     }
@@ -138,6 +135,11 @@ pub fn replay(path: &Path, mut each: impl FnMut(Position, Vec<RecordSeries>)) ->
         each(first_position(number) + row as u64, series);
     }
     marks::load(&connection).map_err(failed)
+}
+
+/// Whether a file has its tables.
+pub fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('record', 'mark')", [], |row| row.get(0))
 }
 
 /// The marks of a file.

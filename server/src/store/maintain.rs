@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -142,7 +143,8 @@ impl Store {
         maintenance.ended.retain(|number, _| journals.iter().any(|(listed, _)| listed == number));
         let mut force = 0;
         let mut bytes = 0;
-        for (number, path) in journals.iter().rev() {
+        let sealed = self.shared.journal_sealed.load(Ordering::SeqCst);
+        for (number, path) in journals.iter().rev().take_while(|(number, _)| *number > sealed) {
             bytes += super::sqlite::bytes(path);
             if *number >= active {
                 continue;

@@ -3,6 +3,7 @@
 mod agents;
 pub mod archive;
 mod backup;
+pub mod backlog;
 mod bits;
 mod cardinality;
 mod chunk;

@@ -1,7 +1,7 @@
 //! What the writer thread, sealing and queries share, and the limits at the door.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
@@ -121,6 +121,12 @@ pub struct Shared {
     pub metadata: Mutex<Metadata>,
     /// Number of the journal file that is being written, or will be with the next commit.
     journal_active: AtomicU64,
+    /// Journal files up to this number hold nothing that is not sealed, and their marks are in `control.db`.
+    pub journal_sealed: AtomicU64,
+    /// Journal files from this number on are kept although they are sealed, for whoever reads them in order (`backlog`).
+    pub journal_kept: AtomicU64,
+    /// End of the newest day that was unlinked, as far as this start knows.
+    pub unlinked_before: AtomicI64,
     queue_batches: AtomicUsize,
     queue_weight: AtomicUsize,
     taps: Mutex<Vec<mpsc::Sender<Accepted>>>,
@@ -138,6 +144,9 @@ impl Shared {
             gate: Mutex::default(),
             metadata: Mutex::default(),
             journal_active: AtomicU64::new(1),
+            journal_sealed: AtomicU64::new(0),
+            journal_kept: AtomicU64::new(u64::MAX),
+            unlinked_before: AtomicI64::new(i64::MIN),
             queue_batches: AtomicUsize::new(0),
             queue_weight: AtomicUsize::new(0),
             taps: Mutex::default(),

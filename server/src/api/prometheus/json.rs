@@ -65,7 +65,7 @@ struct Success<'a, T: Serialize> {
     status: &'static str,
     data: &'a T,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    warnings: &'a [&'static str],
+    warnings: &'a [String],
 }
 
 /// A plain answer.
@@ -73,12 +73,8 @@ pub(in crate::api) fn success(data: &impl Serialize) -> Response {
     with_warnings(data, &[])
 }
 
-/// A plain answer that a limit cut.
-pub(super) fn truncated(data: &impl Serialize) -> Response {
-    with_warnings(data, &[TRUNCATED])
-}
-
-fn with_warnings(data: &impl Serialize, warnings: &[&'static str]) -> Response {
+/// A plain answer, with what is to be known of it.
+pub(super) fn with_warnings(data: &impl Serialize, warnings: &[String]) -> Response {
     match serde_json::to_string(&Success { status: "success", data, warnings }) {
         Ok(body) => respond(StatusCode::OK, body),
         Err(error) => Failure { kind: "internal", text: format!("answer cannot be written: {error}") }.into_response(),

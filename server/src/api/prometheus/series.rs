@@ -8,7 +8,7 @@ use axum::response::Response;
 use petrel_agent::error_chain::chain;
 use serde::Serialize;
 
-use crate::query::source::{SelectError, Source};
+use crate::query::source::{Note, SelectError, Source};
 use crate::series::Labels;
 
 use super::json::{self, Failure};
@@ -114,17 +114,26 @@ async fn collect<T: Serialize + Send + 'static>(
     let source: Arc<dyn Source> = Arc::clone(&api.source);
     let series_max = api.gate.door.series_max;
     let work = move |_: &_| {
-        let found = source.series(&any_of, range)?;
+        let mut notes = Vec::new();
+        let found = source.series_noting(&any_of, range, &mut notes)?;
         if found.len() > series_max {
             let reason =
                 format!("{} series fit, at most {series_max} are looked at; narrow match[] or the time", found.len());
             return Err(Failure::limit("execution", "series_max", &reason));
         }
-        Ok(of(&found))
+        Ok((of(&found), notes))
     };
-    let mut data = api.gate.run(api.limits_of(params)?, work).await?;
-    let cut = limit.is_some_and(|limit| truncate(&mut data, limit));
-    Ok(if cut { json::truncated(&data) } else { json::success(&data) })
+    let (mut data, notes) = api.gate.run(api.limits_of(params)?, work).await?;
+    let mut warnings = Vec::new();
+    for note in notes {
+        if let Note::Warning(text) = note {
+            warnings.push(text);
+        }
+    }
+    if limit.is_some_and(|limit| truncate(&mut data, limit)) {
+        warnings.push(json::TRUNCATED.to_owned());
+    }
+    Ok(json::with_warnings(&data, &warnings))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::query::binary;
 use crate::query::error::QueryError;
 use crate::query::functions;
 use crate::query::limits::Limits;
-use crate::query::source::Source;
+use crate::query::source::{Note, Source};
 
 use grid::{Frame, Grid, Stream};
 use meter::Meter;
@@ -119,6 +119,16 @@ impl<'a> Evaluator<'a> {
     /// Tells of something worth knowing.
     pub(crate) fn inform(&self, text: &str, place: Place) {
         note(&self.infos, format!("PromQL info: {text} ({place})"));
+    }
+
+    /// Passes on what the source says of its samples.
+    pub(crate) fn pass_on(&self, notes: Vec<Note>) {
+        for said in notes {
+            match said {
+                Note::Warning(text) => note(&self.warnings, text),
+                Note::Info(text) => note(&self.infos, text),
+            }
+        }
     }
 
     /// Warnings and infos, in this order.

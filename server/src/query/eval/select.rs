@@ -274,7 +274,7 @@ impl Evaluator<'_> {
             SelectError::Read(_) => QueryError::Select(error),
         };
         let found = self.source.find(&selector.matchers, range, self.samples_left()).map_err(failed)?;
-        in_pieces(found.count(), |piece| {
+        let made = in_pieces(found.count(), |piece| {
             let mut made = Vec::with_capacity(piece.len());
             let mut stopped = None;
             let mut show = |labels: &Labels, samples: &[Sample]| {
@@ -286,7 +286,9 @@ impl Evaluator<'_> {
             };
             found.read(piece, &mut show).map_err(failed)?;
             stopped.map_or(Ok(made), Err)
-        })
+        })?;
+        self.pass_on(found.notes());
+        Ok(made)
     }
 }
 

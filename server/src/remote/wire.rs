@@ -1,0 +1,184 @@
+//! Prometheus' remote write and remote read as protobuf: what is sent is written straight from the samples, what comes is read by
+//! `prost`. Formats only; nothing is sent here.
+
+use prost::Message;
+
+use crate::series::{Labels, MatchOp, Matcher, Sample};
+use crate::store::TimeRange;
+
+/// One series of a write request: labels in the order of their names, samples by time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteSeries<'a> {
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// Its samples.
+    pub samples: &'a [Sample],
+}
+
+/// A `prometheus.WriteRequest`.
+pub fn write_request<'a>(series: impl IntoIterator<Item = WriteSeries<'a>>) -> Vec<u8> {
+    let (mut out, mut one, mut part) = (Vec::new(), Vec::new(), Vec::new());
+    for WriteSeries { labels, samples } in series {
+        one.clear();
+        for (name, value) in labels.iter() {
+            part.clear();
+            put_bytes(&mut part, 1, name.as_bytes());
+            put_bytes(&mut part, 2, value.as_bytes());
+            put_bytes(&mut one, 1, &part);
+        }
+        for sample in samples {
+            part.clear();
+            // Field 1, eight bytes; field 2, a varint.
+            part.push(1 << 3 | 1);
+            part.extend_from_slice(&sample.v.to_le_bytes());
+            part.push(2 << 3);
+            put_varint(&mut part, sample.t as u64);
+            put_bytes(&mut one, 2, &part);
+        }
+        put_bytes(&mut out, 1, &one);
+    }
+    out
+}
+
+/// A field with a length.
+fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReadRequest {
+    #[prost(message, repeated, tag = "1")]
+    queries: Vec<Query>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Query {
+    #[prost(int64, tag = "1")]
+    from: i64,
+    #[prost(int64, tag = "2")]
+    to: i64,
+    #[prost(message, repeated, tag = "3")]
+    matchers: Vec<LabelMatcher>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LabelMatcher {
+    /// 0 `=`, 1 `!=`, 2 `=~`, 3 `!~`.
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    value: String,
+}
+
+/// A `prometheus.ReadRequest` with one query.
+pub fn read_request(matchers: &[Matcher], range: TimeRange) -> Vec<u8> {
+    let matchers = matchers.iter().map(|matcher| {
+        let (kind, value) = match &matcher.op {
+            MatchOp::Equal(value) => (0, value.as_str()),
+            MatchOp::NotEqual(value) => (1, value.as_str()),
+            MatchOp::Regex(regex) => (2, pattern(regex)),
+            MatchOp::NotRegex(regex) => (3, pattern(regex)),
+        };
+        LabelMatcher { kind, name: matcher.name.clone(), value: value.to_owned() }
+    });
+    let query = Query { from: range.from, to: range.to, matchers: matchers.collect() };
+    ReadRequest { queries: vec![query] }.encode_to_vec()
+}
+
+/// The expression as it was written, without the anchors of [`Matcher::regex`].
+pub fn pattern(regex: &regex::Regex) -> &str {
+    let text = regex.as_str();
+    text.strip_prefix("^(?s:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text)
+}
+
+/// The answer to [`read_request`].
+#[derive(Clone, PartialEq, Message)]
+pub struct ReadResponse {
+    /// One result for each query.
+    #[prost(message, repeated, tag = "1")]
+    pub results: Vec<QueryResult>,
+}
+
+/// The series of one query.
+#[derive(Clone, PartialEq, Message)]
+pub struct QueryResult {
+    /// In the order of their labels.
+    #[prost(message, repeated, tag = "1")]
+    pub series: Vec<WireSeries>,
+}
+
+/// A series with samples.
+#[derive(Clone, PartialEq, Message)]
+pub struct WireSeries {
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "1")]
+    pub labels: Vec<WireLabel>,
+    /// Sorted by time.
+    #[prost(message, repeated, tag = "2")]
+    pub samples: Vec<WireSample>,
+}
+
+/// A label.
+#[derive(Clone, PartialEq, Message)]
+pub struct WireLabel {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// A sample.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct WireSample {
+    /// The value, bit for bit.
+    #[prost(double, tag = "1")]
+    pub v: f64,
+    /// The time in milliseconds.
+    #[prost(int64, tag = "2")]
+    pub t: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_bit_for_bit() {
+        let labels = Labels::new([("__name__", "up"), ("host", "größe \"1\"")]);
+        let samples =
+            [Sample { t: -5, v: 1.5 }, Sample::stale(7), Sample { t: i64::MAX, v: f64::NEG_INFINITY }];
+        let body = write_request([WriteSeries { labels: &labels, samples: &samples }]);
+        // A write request is laid out as a read's result, which `prost` reads.
+        let read = QueryResult::decode(body.as_slice()).unwrap();
+        assert_eq!(read.series.len(), 1);
+        let pairs: Vec<(&str, &str)> =
+            read.series[0].labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+        assert_eq!(pairs, labels.iter().collect::<Vec<_>>());
+        let bits = |t: i64, v: f64| (t, v.to_bits());
+        let got: Vec<_> = read.series[0].samples.iter().map(|sample| bits(sample.t, sample.v)).collect();
+        assert_eq!(got, samples.iter().map(|sample| bits(sample.t, sample.v)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn expressions_travel_as_they_were_written() {
+        let matcher = Matcher::regex("host", "web(1|2)", true).unwrap();
+        let body = read_request(&[matcher], TimeRange { from: 1, to: 2 });
+        let read = ReadRequest::decode(body.as_slice()).unwrap();
+        let sent = &read.queries[0].matchers[0];
+        assert_eq!((sent.kind, sent.name.as_str(), sent.value.as_str()), (3, "host", "web(1|2)"));
+    }
+}
