@@ -89,8 +89,7 @@ impl Stages {
             None => (store.clone(), store.clone()),
             // First: what it has not sent yet must not be unlinked.
             Some(remote) => {
-                let (engine, thread) =
-                    RemoteEngine::start(remote, Arc::clone(&store), clock.clone(), cancel.clone())?;
+                let (engine, thread) = RemoteEngine::start(remote, Arc::clone(&store), clock.clone(), cancel.clone())?;
                 threads.push(thread);
                 (engine.source(), engine.strict_source())
             }

@@ -163,8 +163,11 @@ mod tests {
         let got = of_query(body, true, &question(100)).unwrap();
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].labels.get("a"), Some("ü"));
-        let shown: Vec<String> =
-            got[0].samples.iter().map(|s| format!("{} {}", s.t, if s.is_stale() { "stale".into() } else { s.v.to_string() })).collect();
+        let shown: Vec<String> = got[0]
+            .samples
+            .iter()
+            .map(|s| format!("{} {}", s.t, if s.is_stale() { "stale".into() } else { s.v.to_string() }))
+            .collect();
         assert_eq!(shown, ["1001 1000", "2000 inf", "3000 stale"]);
         let plain = of_query(body, false, &question(100)).unwrap();
         assert!(!plain[0].samples[2].is_stale() && plain[0].samples[2].v.is_nan());

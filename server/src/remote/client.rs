@@ -115,10 +115,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         if let Some(path) = &config.ca_file {
-            let pem =
-                std::fs::read(path).map_err(|source| ClientError::Authorities { path: path.clone(), source })?;
-            builder =
-                builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).map_err(ClientError::Build)?);
+            let pem = std::fs::read(path).map_err(|source| ClientError::Authorities { path: path.clone(), source })?;
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).map_err(ClientError::Build)?);
         }
         Ok(Client {
             http: builder.build().map_err(ClientError::Build)?,

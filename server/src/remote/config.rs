@@ -288,7 +288,10 @@ mod tests {
             (check(|raw| raw.write_url = Some("vm:8428".to_owned())), "engine.remote.write_url"),
             (check(|raw| raw.write_url = Some("http://u:secret@vm".to_owned())), "engine.remote.write_url"),
             (check(|raw| raw.username = Some("me".to_owned())), "engine.remote.username"),
-            (check(|raw| drop(raw.headers.insert("Authorization".to_owned(), "x".to_owned()))), "engine.remote.headers"),
+            (
+                check(|raw| drop(raw.headers.insert("Authorization".to_owned(), "x".to_owned()))),
+                "engine.remote.headers",
+            ),
             (check(|raw| raw.shards = 0), "engine.remote.shards"),
             (check(|raw| raw.queue_max = Bytes(1)), "engine.remote.queue_max"),
             (check(|raw| raw.read_timeout = Span(Duration::ZERO)), "engine.remote.read_timeout"),

@@ -40,9 +40,8 @@ impl Cursor {
                 .optional()
         })?;
         let Some((position, since)) = row else {
-            control.write(|tx| {
-                tx.execute("INSERT INTO remote_cursor (one, position, since) VALUES (1, 0, ?1)", [now])
-            })?;
+            control
+                .write(|tx| tx.execute("INSERT INTO remote_cursor (one, position, since) VALUES (1, 0, ?1)", [now]))?;
             return Ok(Cursor { control, position: None, since: now });
         };
         Ok(Cursor { control, position: (position > 0).then_some(position as u64), since })

@@ -147,8 +147,14 @@ impl Forwarder {
         let (queue_bytes_max, samples_max) = (self.queue_bytes_max, if read { self.window_samples } else { 0 });
         let packer = Packer::new(self.sender.batch_samples, self.sender.shards);
         let looked = tokio::task::spawn_blocking(move || {
-            let mut found =
-                Found { packer, samples: 0, through: None, dropped: None, problems: Vec::new(), bytes: backlog.bytes() };
+            let mut found = Found {
+                packer,
+                samples: 0,
+                through: None,
+                dropped: None,
+                problems: Vec::new(),
+                bytes: backlog.bytes(),
+            };
             found.shorten(&mut backlog, queue_bytes_max);
             found.gather(&mut backlog, samples_max);
             (backlog, found)
@@ -331,7 +337,11 @@ impl Sender {
         }
         self.told.set(Some(Instant::now()));
         if let Some(error) = error {
-            tracing::error!(samples, error = chain(error), "samples are refused by the remote engine and not sent again");
+            tracing::error!(
+                samples,
+                error = chain(error),
+                "samples are refused by the remote engine and not sent again"
+            );
         }
     }
 }

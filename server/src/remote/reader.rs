@@ -247,8 +247,11 @@ mod tests {
 
     #[test]
     fn questions_are_written_as_promql() {
-        let matchers =
-            [Matcher::equal(NAME, "up"), Matcher::regex("path", r"C:\\.*|a\.b", false).unwrap(), Matcher::equal("q", "\"\n")];
+        let matchers = [
+            Matcher::equal(NAME, "up"),
+            Matcher::regex("path", r"C:\\.*|a\.b", false).unwrap(),
+            Matcher::equal("q", "\"\n"),
+        ];
         assert_eq!(selector(&matchers), r#"{__name__="up",path=~"C:\\\\.*|a\\.b",q="\"\n"}"#);
         assert_eq!(selector(&[]), r#"{__name__!=""}"#);
         assert_eq!(selector(&[Matcher::equal("gone", "")]), r#"{gone="",__name__!=""}"#);

@@ -159,8 +159,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_bit_for_bit() {
         let labels = Labels::new([("__name__", "up"), ("host", "größe \"1\"")]);
-        let samples =
-            [Sample { t: -5, v: 1.5 }, Sample::stale(7), Sample { t: i64::MAX, v: f64::NEG_INFINITY }];
+        let samples = [Sample { t: -5, v: 1.5 }, Sample::stale(7), Sample { t: i64::MAX, v: f64::NEG_INFINITY }];
         let body = write_request([WriteSeries { labels: &labels, samples: &samples }]);
         // A write request is laid out as a read's result, which `prost` reads.
         let read = QueryResult::decode(body.as_slice()).unwrap();

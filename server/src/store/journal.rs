@@ -139,7 +139,8 @@ pub fn replay(path: &Path, mut each: impl FnMut(Position, Vec<RecordSeries>)) ->
 
 /// Whether a file has its tables.
 pub fn has_records(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('record', 'mark')", [], |row| row.get(0))
+    connection
+        .query_row("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('record', 'mark')", [], |row| row.get(0))
 }
 
 /// The marks of a file.

@@ -2,8 +2,8 @@
 
 mod agents;
 pub mod archive;
-mod backup;
 pub mod backlog;
+mod backup;
 mod bits;
 mod cardinality;
 mod chunk;
