@@ -127,7 +127,7 @@ pub fn of_query(body: &[u8], nan_is_stale: bool, question: &Question<'_>) -> Res
             let v: f64 = text.parse().map_err(malformed)?;
             samples.push(if nan_is_stale && v.is_nan() { Sample::stale(t) } else { Sample { t, v } });
         }
-        series.push((labels(metric), samples));
+        series.push((labels(&metric), samples));
     }
     question.sift(series.into_iter())
 }
@@ -139,10 +139,10 @@ pub fn of_query(body: &[u8], nan_is_stale: bool, question: &Question<'_>) -> Res
 pub fn of_series(body: &[u8]) -> Result<Vec<Labels>, AnswerError> {
     let answered: Answered<Vec<BTreeMap<Cow<'_, str>, Cow<'_, str>>>> =
         serde_json::from_slice(body).map_err(malformed)?;
-    Ok(answered.data.into_iter().map(labels).collect())
+    Ok(answered.data.iter().map(labels).collect())
 }
 
-fn labels(metric: BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Labels {
+fn labels(metric: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Labels {
     Labels::new(metric.iter().map(|(name, value)| (&**name, &**value)))
 }
 

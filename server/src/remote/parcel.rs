@@ -75,14 +75,13 @@ impl Packer {
         let at = hasher.finish() % self.shards.len() as u64;
         let Some(shard) = self.shards.get_mut(at as usize) else { return };
         for sample in samples {
-            let place = match shard.places.get(labels) {
-                Some(place) => *place,
-                None => {
-                    let place = shard.open.series.len() as u32;
-                    shard.open.series.push(labels.clone());
-                    shard.places.insert(labels.clone(), place);
-                    place
-                }
+            let place = if let Some(place) = shard.places.get(labels) {
+                *place
+            } else {
+                let place = shard.open.series.len() as u32;
+                shard.open.series.push(labels.clone());
+                shard.places.insert(labels.clone(), place);
+                place
             };
             shard.open.samples.push((place, *sample));
             if shard.open.samples.len() >= self.batch_samples {

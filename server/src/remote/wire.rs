@@ -20,7 +20,7 @@ pub fn write_request<'a>(series: impl IntoIterator<Item = WriteSeries<'a>>) -> V
     let (mut out, mut one, mut part) = (Vec::new(), Vec::new(), Vec::new());
     for WriteSeries { labels, samples } in series {
         one.clear();
-        for (name, value) in labels.iter() {
+        for (name, value) in labels {
             part.clear();
             put_bytes(&mut part, 1, name.as_bytes());
             put_bytes(&mut part, 2, value.as_bytes());
