@@ -14,12 +14,14 @@ use super::journal;
 use super::maintain::MaintainError;
 use super::seal::{SLICE_SERIES, encode_failed};
 use super::varint::DecodeError;
-use crate::series::{Labels, Timestamp};
+use crate::query::source::TimeRange;
+use crate::series::{Labels, Sample, Timestamp};
 
 /// A chunk of this many samples is merged no more: above it there is little to gain.
 pub const MERGED_SAMPLES_MIN: usize = 720;
 /// A day's file is compacted when the day has been over for this long: late samples mostly come within it.
 const COMPACT_AFTER_MS: i64 = 2 * 3_600_000;
+const ALL: TimeRange = TimeRange { from: Timestamp::MIN, to: Timestamp::MAX };
 
 impl Store {
     /// Compacts the oldest day that is over and was written to since it was compacted.
@@ -80,26 +82,32 @@ fn is_compacted(file: &DayFile) -> Result<bool, DayError> {
 /// in which equal times override each other stays.
 pub fn merge_tail(file: &DayFile, tx: &Transaction<'_>, id: SeriesId) -> Result<(), DayError> {
     let failed = |source| file.failed(source);
-    let damaged = |key, source: DecodeError| file.damaged("chunk", key, source);
     let (first, last) = chunk_keys(id);
     let mut statement =
         tx.prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key").map_err(failed)?;
     let mut rows = statement.query([first, last]).map_err(failed)?;
-    let mut tail = Vec::new();
+    let mut samples: Vec<Sample> = Vec::new();
+    let (mut begin, mut merged) = (0, 0);
     while let Some(row) = rows.next().map_err(failed)? {
-        let (key, body): (i64, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
-        let (count, _) = chunk::span(&body).map_err(|source| damaged(key, source))?;
-        if count < MERGED_SAMPLES_MIN || !tail.is_empty() {
-            tail.push((key, body));
+        let key: i64 = row.get(0).map_err(failed)?;
+        let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
+        let damaged = |source: DecodeError| file.damaged("chunk", key, source);
+        if merged == 0 {
+            if chunk::span(body).map_err(damaged)?.0 >= MERGED_SAMPLES_MIN {
+                continue;
+            }
+            begin = key;
+        }
+        merged += 1;
+        let end = samples.len();
+        chunk::decode_within(body, ALL, &mut samples).map_err(damaged)?;
+        if end > 0 && samples[end - 1].t >= samples[end].t {
+            let newer = samples.split_off(end);
+            samples = merge(samples, &newer);
         }
     }
-    let Some(&(begin, _)) = tail.first() else { return Ok(()) };
-    if tail.len() < 2 {
+    if merged < 2 {
         return Ok(());
-    }
-    let mut samples = Vec::new();
-    for (key, body) in &tail {
-        samples = merge(samples, &chunk::decode(body).map_err(|source| damaged(*key, source))?);
     }
     tx.prepare_cached("DELETE FROM chunk WHERE key BETWEEN ?1 AND ?2")
         .and_then(|mut delete| delete.execute([begin, last]))

@@ -34,6 +34,11 @@ pub fn chunk_keys(id: SeriesId) -> (i64, i64) {
     (first, first | ((1 << CHUNK_BITS) - 1))
 }
 
+/// The series that a chunk's key belongs to.
+pub fn series_of(key: i64) -> SeriesId {
+    key as u64 >> CHUNK_BITS
+}
+
 /// Why a samples file failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DayError {
@@ -69,6 +74,8 @@ pub struct DayFile {
     /// Where it is.
     pub path: PathBuf,
     readers: Mutex<Vec<Connection>>,
+    /// Open between the transactions of one pass of maintenance: closing folds the log into the file.
+    writer: Mutex<Option<Connection>>,
 }
 
 impl DayFile {
@@ -95,12 +102,18 @@ impl DayFile {
     /// # Errors
     /// The file cannot be written, or what `body` returns.
     pub fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, DayError>) -> Result<T, DayError> {
-        let mut connection = sqlite::open_writer(&self.path, SCHEMA).map_err(|source| self.failed(source))?;
+        let mut slot = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out of its place: after a failure it is closed, and the next call opens anew.
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => sqlite::open_writer(&self.path, SCHEMA).map_err(|source| self.failed(source))?,
+        };
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|source| self.failed(source))?;
         let value = body(&transaction)?;
         transaction.commit().map_err(|source| self.failed(source))?;
+        *slot = Some(connection);
         Ok(value)
     }
 
@@ -109,6 +122,7 @@ impl DayFile {
     /// # Errors
     /// The disk is full; the file stays as it was.
     pub fn shrink(&self) -> Result<(), DayError> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let connection = sqlite::open_writer(&self.path, SCHEMA).map_err(|source| self.failed(source))?;
         connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);").map_err(|source| self.failed(source))
     }
@@ -252,7 +266,7 @@ impl Days {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         let file = files
             .entry(day)
-            .or_insert_with(|| Arc::new(DayFile { day, path: self.dir.join(name(day)), readers: Mutex::default() }));
+            .or_insert_with(|| Arc::new(DayFile { day, path: self.dir.join(name(day)), readers: Mutex::default(), writer: Mutex::default() }));
         Arc::clone(file)
     }
 
@@ -267,14 +281,23 @@ impl Days {
     /// The file system refuses; the file stays listed and the next call tries again.
     pub fn unlink(&self, day: Day) -> std::io::Result<()> {
         let Some(file) = self.get(day) else { return Ok(()) };
+        file.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         file.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         sqlite::unlink(&file.path)?;
         self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
         Ok(())
     }
 
+    /// Closes the connections that transactions were written on.
+    pub fn close_writers(&self) {
+        for file in self.all() {
+            file.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
     /// Closes idle connections, which lets SQLite fold the logs into the files.
     pub fn close_idle(&self) {
+        self.close_writers();
         for file in self.all() {
             file.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
@@ -314,5 +337,6 @@ mod tests {
     fn chunk_keys_of_series_do_not_overlap() {
         let (first, last) = chunk_keys(7);
         assert!(last < chunk_keys(8).0 && first > chunk_keys(6).1);
+        assert_eq!((series_of(first), series_of(last)), (7, 7));
     }
 }

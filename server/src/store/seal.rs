@@ -19,8 +19,10 @@ use crate::series::{Labels, Sample};
 /// A head of this many samples is sealed; up to twice as many by the series' number, so that the fleet's series, which all began
 /// at once, are not all sealed at once.
 const SEAL_SAMPLES: usize = 120;
-/// Series sealed in one transaction per day: bounds the copies in memory.
+/// Series sealed in one transaction per day.
 pub const SLICE_SERIES: usize = 20_000;
+/// Samples sealed at a time: bounds the copies in memory to 4 MiB, and still makes transactions that are worth their sync.
+const SLICE_SAMPLES: usize = 1 << 18;
 /// Small chunks of a series and day that are merged into one.
 const MERGE_CHUNKS: i64 = 6;
 
@@ -36,9 +38,19 @@ impl Store {
             };
             index.iter().filter(is_due).cloned().collect()
         };
-        for slice in due.chunks(SLICE_SERIES) {
+        let mut due = &due[..];
+        while !due.is_empty() {
+            let mut samples = 0;
+            let mut is_within = |series: &Arc<Series>| {
+                samples += series.head().len();
+                samples <= SLICE_SAMPLES
+            };
+            let count = due.iter().take(SLICE_SERIES).take_while(|series| is_within(series)).count().max(1);
+            let (slice, rest) = due.split_at(count);
             self.seal_slice(slice, problems);
+            due = rest;
         }
+        self.shared.days.close_writers();
     }
 
     /// Seals what the heads of some series hold; returns with nothing of it lost, also where it fails.

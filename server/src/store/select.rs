@@ -9,10 +9,11 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::Statement;
 
 use super::chunk;
-use super::days::{DayError, DayFile, chunk_keys};
+use super::days::{DayError, DayFile, chunk_keys, series_of};
 use super::engine::Store;
-use super::head::{Day, day_of, merge, within};
+use super::head::{Day, day_of, merge};
 use super::index::{Series, SeriesId};
+use super::varint::DecodeError;
 use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Show, Source, TimeRange};
 use crate::series::{Labels, Matcher, NAME, Sample, Timestamp};
 
@@ -42,6 +43,8 @@ impl Store {
 
 /// Series read at a time: few enough for their samples to stay in a core's cache, enough to pay for a transaction.
 const PORTION_SERIES: usize = 256;
+/// Series whose numbers are no farther apart are read in one pass: stepping over a few others costs less than a new search.
+const RUN_GAP_IDS: u64 = 4;
 
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
@@ -153,11 +156,18 @@ impl Found<'_> {
             let mut chunks = tx
                 .prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key")
                 .map_err(failed)?;
-            for &member in members {
-                let before = samples[member].len();
-                self.read_series(file, &mut chunks, portion[member].id, &mut samples[member])?;
-                if let Err(limit) = self.take(samples[member].len() - before) {
-                    return Ok(Err(limit));
+            let id = |member: usize| portion[member].id;
+            for run in members.chunk_by(|a, b| id(*b).abs_diff(id(*a)) <= RUN_GAP_IDS) {
+                let mut wanted = run.iter().map(|&member| (id(member), member)).peekable();
+                let mut each = |series: SeriesId, body: &[u8]| {
+                    while wanted.next_if(|(id, _)| *id < series).is_some() {}
+                    match wanted.peek() {
+                        Some((id, member)) if *id == series => self.add_chunk(body, &mut samples[*member]),
+                        _ => Ok(ControlFlow::Continue(())),
+                    }
+                };
+                if each_chunk(file, &mut chunks, (id(run[0]), id(run[run.len() - 1])), &mut each)?.is_break() {
+                    return Ok(Err(SelectError::TooManySamples { samples_max: self.samples_max }));
                 }
             }
             Ok(Ok(()))
@@ -165,28 +175,20 @@ impl Found<'_> {
         read.map_err(|error| SelectError::Read(Box::new(error)))?
     }
 
-    /// Adds what a day's file has of a series; days are read in their order.
-    fn read_series(
-        &self,
-        file: &DayFile,
-        chunks: &mut Statement<'_>,
-        id: SeriesId,
-        samples: &mut Vec<Sample>,
-    ) -> Result<(), DayError> {
-        let failed = |source| file.failed(source);
-        let (first, last) = chunk_keys(id);
-        let mut rows = chunks.query([first, last]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let key: i64 = row.get(0).map_err(failed)?;
-            let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
-            let damaged = |source| file.damaged("chunk", key, source);
-            let (_, span) = chunk::span(body).map_err(damaged)?;
-            if span.from <= self.range.to && span.to >= self.range.from {
-                let decoded = chunk::decode(body).map_err(damaged)?;
-                *samples = merge(std::mem::take(samples), within(&decoded, self.range));
-            }
+    /// Adds what a chunk has in the range behind what older chunks had; breaks off at the query's limit.
+    fn add_chunk(&self, body: &[u8], samples: &mut Vec<Sample>) -> Result<ControlFlow<()>, DecodeError> {
+        let (_, span) = chunk::span(body)?;
+        if span.from > self.range.to || span.to < self.range.from {
+            return Ok(ControlFlow::Continue(()));
         }
-        Ok(())
+        let begin = samples.len();
+        chunk::decode_within(body, self.range, samples)?;
+        let added = samples.len() - begin;
+        if added > 0 && begin > 0 && samples[begin - 1].t >= samples[begin].t {
+            let newer = samples.split_off(begin);
+            *samples = merge(std::mem::take(samples), &newer);
+        }
+        Ok(if self.take(added).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 
     /// Counts samples against the query's limit.
@@ -197,4 +199,23 @@ impl Found<'_> {
         }
         Ok(())
     }
+}
+
+/// Calls `each` with all chunks of the series from one to another, until it breaks off.
+fn each_chunk(
+    file: &DayFile,
+    chunks: &mut Statement<'_>,
+    (from, to): (SeriesId, SeriesId),
+    each: &mut dyn FnMut(SeriesId, &[u8]) -> Result<ControlFlow<()>, DecodeError>,
+) -> Result<ControlFlow<()>, DayError> {
+    let failed = |source| file.failed(source);
+    let mut rows = chunks.query([chunk_keys(from).0, chunk_keys(to).1]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let key: i64 = row.get(0).map_err(failed)?;
+        let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
+        if each(series_of(key), body).map_err(|source| file.damaged("chunk", key, source))?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
