@@ -136,6 +136,33 @@ fn saved_state_of_another_version_is_left_alone() {
 }
 
 #[test]
+fn saved_state_is_packed_and_was_once_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = control(&dir);
+    let mut scorer = Scorer::open(Arc::clone(&control), config()).unwrap();
+    feed(&mut scorer, 0..100, i64::MAX);
+    scorer.save(100 * STEP_MS).unwrap();
+    let shards: Vec<(i64, i64, Vec<u8>)> = control
+        .read(|c| {
+            let mut rows = c.prepare("SELECT shard, version, series FROM score_state")?;
+            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })
+        .unwrap();
+    for (shard, version, packed) in shards {
+        assert_eq!(version, 2);
+        let plain = crate::store::packed::unpack(&packed).unwrap();
+        assert!(plain.len() == 1 || packed.len() * 10 < plain.len() * 9, "{} of {}", packed.len(), plain.len());
+        control
+            .write(|tx| tx.execute("UPDATE score_state SET version = 1, series = ?2 WHERE shard = ?1", (shard, plain)))
+            .unwrap();
+    }
+    let learned = |scorer: &Scorer| {
+        scorer.detectors().map(|(l, t)| (l.clone(), t.clone())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(learned(&Scorer::open(control, config()).unwrap()), learned(&scorer));
+}
+
+#[test]
 fn the_thread_scores_ticks_and_saves() {
     let dir = tempfile::tempdir().unwrap();
     let control = control(&dir);

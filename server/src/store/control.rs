@@ -99,6 +99,15 @@ impl Control {
         run(&mut connection).map_err(|source| ControlError::Use { path: self.path.clone(), source })
     }
 
+    /// Folds the write-ahead log into the file, as far as no reader needs it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn fold_log(&self) -> Result<(), ControlError> {
+        let folded = lock(&self.writer).query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        folded.map_err(|source| ControlError::Use { path: self.path.clone(), source })
+    }
+
     /// Runs `body` on a connection that cannot write and sees every commit made before.
     ///
     /// # Errors

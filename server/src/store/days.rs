@@ -264,9 +264,14 @@ impl Days {
     /// The file of a day; it comes into being at its first write.
     pub fn get_or_create(&self, day: Day) -> Arc<DayFile> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let file = files
-            .entry(day)
-            .or_insert_with(|| Arc::new(DayFile { day, path: self.dir.join(name(day)), readers: Mutex::default(), writer: Mutex::default() }));
+        let file = files.entry(day).or_insert_with(|| {
+            Arc::new(DayFile {
+                day,
+                path: self.dir.join(name(day)),
+                readers: Mutex::default(),
+                writer: Mutex::default(),
+            })
+        });
         Arc::clone(file)
     }
 

@@ -150,13 +150,6 @@ impl Head {
     }
 }
 
-/// The part of sorted samples that lies in a range.
-pub fn within(samples: &[Sample], range: TimeRange) -> &[Sample] {
-    let from = samples.partition_point(|sample| sample.t < range.from);
-    let to = samples.partition_point(|sample| sample.t <= range.to);
-    samples.get(from..to).unwrap_or(&[])
-}
-
 /// Merges two sorted lists; at equal times `newer` wins. O(n + m), and O(m) copies where they do not overlap.
 pub fn merge(older: Vec<Sample>, newer: &[Sample]) -> Vec<Sample> {
     let (Some(last), Some(first)) = (older.last(), newer.first()) else {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::control::ControlError;
 use super::days::DayError;
 use super::engine::{RetireError, Store};
 use super::journal::{self, Position};
@@ -56,6 +57,9 @@ pub enum MaintainError {
     /// A journal file.
     #[error(transparent)]
     Retire(#[from] RetireError),
+    /// The control database.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The directory or a file of an expired day.
     #[error("data directory cannot be maintained")]
     Directory(#[from] std::io::Error),
@@ -102,6 +106,7 @@ impl Store {
         for file in self.shared.days.all() {
             problems.extend(self.compact(&file).err().map(Into::into));
         }
+        problems.extend(self.shared.control.fold_log().err().map(Into::into));
         problems
     }
 

@@ -25,7 +25,7 @@ pub mod marks;
 mod metadata;
 mod numbered;
 mod options;
-mod packed;
+pub mod packed;
 mod record;
 pub mod restore;
 mod seal;

@@ -19,6 +19,8 @@ use crate::series::{Labels, Sample};
 /// A head of this many samples is sealed; up to twice as many by the series' number, so that the fleet's series, which all began
 /// at once, are not all sealed at once.
 const SEAL_SAMPLES: usize = 120;
+/// As many series with neighbouring numbers fall due together: their chunks share pages, and each page that is touched is written.
+const DUE_TOGETHER: usize = 64;
 /// Series sealed in one transaction per day.
 pub const SLICE_SERIES: usize = 20_000;
 /// Samples sealed at a time: bounds the copies in memory to 4 MiB, and still makes transactions that are worth their sync.
@@ -33,7 +35,7 @@ impl Store {
             let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
             let is_due = |series: &&Arc<Series>| {
                 let head = series.head();
-                head.len() >= SEAL_SAMPLES + series.id as usize % SEAL_SAMPLES
+                head.len() >= SEAL_SAMPLES + series.id as usize / DUE_TOGETHER % SEAL_SAMPLES
                     || head.oldest_position().is_some_and(|oldest| oldest <= force)
             };
             index.iter().filter(is_due).cloned().collect()

@@ -201,12 +201,15 @@ impl Found<'_> {
     }
 }
 
+/// Takes the chunks of a file in turn, each with its series.
+type EachChunk<'a> = dyn FnMut(SeriesId, &[u8]) -> Result<ControlFlow<()>, DecodeError> + 'a;
+
 /// Calls `each` with all chunks of the series from one to another, until it breaks off.
 fn each_chunk(
     file: &DayFile,
     chunks: &mut Statement<'_>,
     (from, to): (SeriesId, SeriesId),
-    each: &mut dyn FnMut(SeriesId, &[u8]) -> Result<ControlFlow<()>, DecodeError>,
+    each: &mut EachChunk<'_>,
 ) -> Result<ControlFlow<()>, DayError> {
     let failed = |source| file.failed(source);
     let mut rows = chunks.query([chunk_keys(from).0, chunk_keys(to).1]).map_err(failed)?;
