@@ -12,6 +12,7 @@ use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Frame, Grid, Stream, is_absent};
 use crate::query::functions::quantile;
 use crate::query::matching::{Groups, group_labels};
+use crate::query::parse::literal::is_label_name;
 use crate::query::print::number;
 
 /// The value of an aggregation at each step.
@@ -55,10 +56,7 @@ fn drops_name(streams: &[Stream], members: &[usize]) -> bool {
 
 fn quantiles(evaluator: &Evaluator<'_>, aggregate: &Aggregate, grid: &Grid) -> Result<Vec<Stream>, QueryError> {
     let param = param(evaluator, aggregate, grid)?;
-    if let Some(wrong) = param.iter().find(|q| !(0.0..=1.0).contains(*q)) {
-        let text = format!("quantile value should be between 0 and 1, got {}", number(*wrong));
-        evaluator.warn(&text, aggregate.args_place);
-    }
+    evaluator.check_quantiles(&param, aggregate.args_place);
     let streams = evaluator.vector(&aggregate.expr, grid)?;
     let (members, groups) = group(&streams, aggregate);
     let mut results = Vec::with_capacity(groups.len());
@@ -82,7 +80,7 @@ fn count_values(evaluator: &Evaluator<'_>, aggregate: &Aggregate, grid: &Grid) -
     let Some(Expr::Text(label)) = aggregate.param.as_deref().map(Expr::unwrapped) else {
         return Err(QueryError::Mistyped { expected: "a string", got: "another type" });
     };
-    if label.is_empty() {
+    if !is_label_name(label) {
         return Err(QueryError::LabelName { name: label.clone() });
     }
     let mut grouping = aggregate.grouping.clone();

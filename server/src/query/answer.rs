@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::query::ast::Expr;
+use crate::query::ast::{Edges, Expr};
+use crate::query::durations::{Context, resolve};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid, StepRange, Stream, is_absent};
+use crate::query::functions::filled;
 use crate::query::limits::Limits;
 use crate::query::source::Source;
+use crate::query::stats::{Clock, Stats};
 use crate::series::{Labels, NAME, Sample, Timestamp};
 
 /// The result of a query.
@@ -19,6 +22,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// What is worth knowing.
     pub infos: Vec<String>,
+    /// What it cost, if [`Limits::counts_samples`] asked for it.
+    pub stats: Option<Stats>,
 }
 
 /// The value of a query.
@@ -57,8 +62,11 @@ pub struct RangeSeries {
 /// # Errors
 /// The expression has no value, a limit was met, or the source failed.
 pub fn instant(source: &dyn Source, expr: &Expr, at: Timestamp, limits: &Limits) -> Result<Answer, QueryError> {
+    let mut clock = Clock::start();
     let grid = Grid::once(at);
+    let expr = &*resolve(expr, Context { step_s: 0.0, range_s: 0.0 })?;
     let evaluator = Evaluator::new(source, limits, grid, false);
+    clock.prepared();
     let value = match expr.unwrapped() {
         Expr::Range(_) | Expr::Subquery(_) => {
             let windows = evaluator.windows(expr, &grid)?;
@@ -66,7 +74,12 @@ pub fn instant(source: &dyn Source, expr: &Expr, at: Timestamp, limits: &Limits)
             let ends_at = windows.ends.at(&grid, 0);
             for one in windows.series {
                 let mut samples = one.samples;
-                samples.retain(|sample| sample.t > ends_at - windows.range_ms && sample.t <= ends_at);
+                let starts_at = ends_at - windows.range_ms;
+                if windows.edges == Edges::Open {
+                    samples.retain(|sample| sample.t > starts_at && sample.t <= ends_at);
+                } else {
+                    samples = filled(&samples, starts_at, ends_at, windows.edges == Edges::Smoothed);
+                }
                 let labels = final_labels(one.labels, one.drop_name);
                 if !samples.is_empty() {
                     series.push(RangeSeries { labels, samples });
@@ -75,14 +88,17 @@ pub fn instant(source: &dyn Source, expr: &Expr, at: Timestamp, limits: &Limits)
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
             Value::Matrix(series)
         }
-        _ => match evaluator.eval(expr, &grid)? {
-            Frame::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
-            Frame::Text(text) => Value::Text(text),
-            Frame::Vector(streams) => Value::Vector(instant_samples(streams, at)?),
-        },
+        _ => {
+            let frame = evaluator.eval(expr, &grid)?;
+            clock.evaluated();
+            match frame {
+                Frame::Scalar(values) => Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN)),
+                Frame::Text(text) => Value::Text(text),
+                Frame::Vector(streams) => Value::Vector(instant_samples(streams, at)?),
+            }
+        }
     };
-    let (warnings, infos) = evaluator.into_notes();
-    Ok(Answer { value, warnings, infos })
+    Ok(answer(evaluator, clock, &grid, value))
 }
 
 /// Evaluates at each step of a range; both ends belong to it.
@@ -90,6 +106,7 @@ pub fn instant(source: &dyn Source, expr: &Expr, at: Timestamp, limits: &Limits)
 /// # Errors
 /// The range or step makes no sense, the expression has no value, a limit was met, or the source failed.
 pub fn range(source: &dyn Source, expr: &Expr, range: StepRange, limits: &Limits) -> Result<Answer, QueryError> {
+    let mut clock = Clock::start();
     let grid = grid(range, limits)?;
     let kind = match expr.unwrapped() {
         Expr::Range(_) | Expr::Subquery(_) => Some("range vector"),
@@ -99,8 +116,14 @@ pub fn range(source: &dyn Source, expr: &Expr, range: StepRange, limits: &Limits
     if let Some(kind) = kind {
         return Err(QueryError::NotRangeable { kind });
     }
+    let context =
+        Context { step_s: grid.step_ms as f64 / 1000.0, range_s: range.end.saturating_sub(range.start) as f64 / 1000.0 };
+    let expr = &*resolve(expr, context)?;
     let evaluator = Evaluator::new(source, limits, grid, true);
-    let streams = match evaluator.eval(expr, &grid)? {
+    clock.prepared();
+    let frame = evaluator.eval(expr, &grid)?;
+    clock.evaluated();
+    let streams = match frame {
         Frame::Scalar(values) => vec![Stream { labels: Labels::empty(), drop_name: false, values }],
         Frame::Text(_) => return Err(QueryError::NotRangeable { kind: "string" }),
         Frame::Vector(streams) => streams,
@@ -114,8 +137,16 @@ pub fn range(source: &dyn Source, expr: &Expr, range: StepRange, limits: &Limits
         .filter(|series| !series.samples.is_empty())
         .collect();
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(answer(evaluator, clock, &grid, Value::Matrix(series)))
+}
+
+fn answer(evaluator: Evaluator<'_>, clock: Clock, grid: &Grid, value: Value) -> Answer {
+    let stats = evaluator.limits.counts_samples.then(|| {
+        let (per_step, peak) = evaluator.counted();
+        clock.stats(per_step.into_iter().enumerate().map(|(step, samples)| (grid.at(step), samples)).collect(), peak)
+    });
     let (warnings, infos) = evaluator.into_notes();
-    Ok(Answer { value: Value::Matrix(series), warnings, infos })
+    Answer { value, warnings, infos, stats }
 }
 
 fn grid(range: StepRange, limits: &Limits) -> Result<Grid, QueryError> {

@@ -1,4 +1,4 @@
-//! PromQL as our own tree: what a query means, free of the parser's types. It evaluates nothing; `convert` builds it,
+//! PromQL as a tree: what a query means. It evaluates nothing; `parse` builds it,
 //! `print` writes it back, `eval` walks it. Durations are milliseconds, positive offsets look back.
 
 use crate::series::{MatchOp, Matcher, NAME, Timestamp};
@@ -35,8 +35,59 @@ pub struct Selector {
     pub matchers: Vec<Matcher>,
     /// Time to look back; negative looks ahead.
     pub offset_ms: i64,
+    /// Computes `offset_ms` before the evaluation.
+    pub offset_expr: Option<DurationExpr>,
     /// `@`: a time instead of the evaluation's.
     pub at: Option<At>,
+    /// `anchored` or `smoothed`.
+    pub edges: Edges,
+}
+
+/// What stands at the edges of a window, or at the time of an instant selector, where no sample lies there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edges {
+    /// Nothing.
+    #[default]
+    Open,
+    /// `anchored`: the last sample before.
+    Anchored,
+    /// `smoothed`: a line between the samples before and after.
+    Smoothed,
+}
+
+/// A duration that is computed: `5m * 2`, `step()`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DurationExpr {
+    /// What it is made of.
+    pub node: DurationNode,
+    /// Where it stands in the text: the offsets of its first byte and of the byte after its last.
+    pub place: (u32, u32),
+}
+
+/// The parts of a [`DurationExpr`]. Values are seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DurationNode {
+    /// A number or, where `is_duration`, a duration such as `5m`.
+    Seconds {
+        /// The value.
+        value: f64,
+        /// How it is written.
+        is_duration: bool,
+    },
+    /// `step()`: the distance of the query's steps, 0 where there is one.
+    Step,
+    /// `range()`: from the query's first step to its last.
+    Range,
+    /// Unary minus.
+    Negate(Box<DurationExpr>),
+    /// Parentheses, kept for printing.
+    Paren(Box<DurationExpr>),
+    /// `min_of(a, b)`.
+    Min(Box<DurationExpr>, Box<DurationExpr>),
+    /// `max_of(a, b)`.
+    Max(Box<DurationExpr>, Box<DurationExpr>),
+    /// Two operands of `+ - * / % ^`.
+    Binary(BinaryOp, Box<DurationExpr>, Box<DurationExpr>),
 }
 
 impl Selector {
@@ -67,6 +118,8 @@ pub struct Range {
     pub selector: Selector,
     /// Width of the window, which is open on its left.
     pub range_ms: i64,
+    /// Computes `range_ms` before the evaluation.
+    pub range_expr: Option<DurationExpr>,
 }
 
 /// An expression evaluated at many times before each step.
@@ -76,10 +129,16 @@ pub struct Subquery {
     pub expr: Box<Expr>,
     /// Width of the window, open on its left.
     pub range_ms: i64,
+    /// Computes `range_ms` before the evaluation.
+    pub range_expr: Option<DurationExpr>,
     /// Distance of the evaluations, which lie on its multiples; the default is a minute.
     pub step_ms: Option<i64>,
+    /// Computes `step_ms` before the evaluation.
+    pub step_expr: Option<DurationExpr>,
     /// Time to look back; negative looks ahead.
     pub offset_ms: i64,
+    /// Computes `offset_ms` before the evaluation.
+    pub offset_expr: Option<DurationExpr>,
     /// `@`: a time instead of the evaluation's.
     pub at: Option<At>,
 }
@@ -93,8 +152,15 @@ pub struct Call {
     pub args: Vec<Expr>,
     /// Where the call stands in the text.
     pub place: Place,
-    /// Where the first argument stands.
-    pub args_place: Place,
+    /// Where each argument stands.
+    pub args_places: Vec<Place>,
+}
+
+impl Call {
+    /// Where an argument stands; the call itself where there is none.
+    pub fn arg_place(&self, arg: usize) -> Place {
+        self.args_places.get(arg).copied().unwrap_or(self.place)
+    }
 }
 
 /// A place in a query's text, both counted from 1.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::query::parse::literal::quoted;
 use crate::query::source::SelectError;
 
 /// Why a query has no answer.
@@ -34,6 +35,16 @@ pub enum QueryError {
         expected: &'static str,
         /// Type given.
         got: &'static str,
+    },
+    /// A duration expression has no value that a duration can have.
+    #[error("{start}:{end}: {reason}")]
+    Duration {
+        /// Offset of its first byte.
+        start: u32,
+        /// Offset of the byte after it.
+        end: u32,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// The evaluation holds more samples than allowed.
     #[error("query processing would load too many samples into memory in query execution; the limit is {samples_max}")]
@@ -76,6 +87,32 @@ pub enum QueryError {
     /// Grouping gives two results the same labels.
     #[error("multiple matches for labels: grouping labels must ensure unique matches")]
     GroupNotUnique,
+    /// Two info series that describe the same are equally new.
+    #[error("found duplicate series for info metric: existing {existing} @ {at_ms}, new {new} @ {at_ms}")]
+    DuplicateInfo {
+        /// One series.
+        existing: String,
+        /// The other.
+        new: String,
+        /// The time of both samples.
+        at_ms: i64,
+    },
+    /// Two info series disagree on a label.
+    #[error("conflicting label: {label}")]
+    ConflictingInfo {
+        /// The label.
+        label: String,
+    },
+    /// A function cannot work on samples beyond the edges of a window.
+    #[error("{modifier} modifier can only be used with: {allowed} - not with {function}")]
+    EdgesUnsafe {
+        /// `anchored` or `smoothed`.
+        modifier: &'static str,
+        /// Functions that can.
+        allowed: &'static str,
+        /// The function.
+        function: String,
+    },
     /// The parameter of `topk`, `bottomk` or `limitk` is no number.
     #[error("Parameter value is NaN")]
     ParameterNan,
@@ -89,7 +126,7 @@ pub enum QueryError {
     #[error("Ratio value is NaN")]
     RatioNan,
     /// A function would make a label with this name.
-    #[error("invalid label name {name:?}")]
+    #[error("invalid label name {}", quoted(.name))]
     LabelName {
         /// The name.
         name: String,

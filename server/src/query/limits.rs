@@ -116,6 +116,7 @@ impl RawQueryOptions {
             lookback_ms: self.lookback.as_ms(),
             steps_max: self.steps_max,
             cancel: Cancel::default(),
+            counts_samples: false,
         };
         Ok(QueryOptions { limits, door: self.door() })
     }
@@ -144,6 +145,8 @@ pub struct Limits {
     pub steps_max: usize,
     /// Ends the evaluation when the asker is gone.
     pub cancel: Cancel,
+    /// Whether the answer tells how many samples were looked at.
+    pub counts_samples: bool,
 }
 
 /// The limits of Prometheus: 50 million samples, two minutes, a lookback of five minutes, 11,000 steps.
@@ -155,6 +158,7 @@ impl Default for Limits {
             lookback_ms: 300_000,
             steps_max: 11_000,
             cancel: Cancel::default(),
+            counts_samples: false,
         }
     }
 }

@@ -4,7 +4,14 @@ use std::collections::HashMap;
 
 use crate::query::ast::{Grouping, Matching};
 use crate::query::eval::grid::Stream;
+use crate::query::parse::literal::quoted;
 use crate::series::{Labels, NAME};
+
+/// Labels as Prometheus writes them in errors, the name among them.
+pub(super) fn braced(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
 
 /// Streams by number in groups by labels, both in the order in which they came.
 #[derive(Default)]

@@ -3,20 +3,23 @@
 use std::fmt::{Display, Formatter, Result, Write as _};
 
 use crate::query::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Expr, Group, Grouping, Place, Selector, Subquery,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, DurationExpr, DurationNode, Edges, Expr, Group, Grouping, Place,
+    Selector, Subquery,
 };
+use crate::query::parse::literal::quoted;
 use crate::series::{MatchOp, Matcher, NAME};
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Expr::Number(value) => f.write_str(&number(*value)),
-            Expr::Text(text) => write!(f, "{text:?}"),
+            Expr::Text(text) => f.write_str(&quoted(text)),
             Expr::Selector(selector) => write!(f, "{selector}"),
             Expr::Range(range) => {
                 write_matchers(f, &range.selector)?;
-                write!(f, "[{}]", duration(range.range_ms))?;
-                write_time(f, range.selector.at, range.selector.offset_ms)
+                write!(f, "[{}]", written(range.range_ms, range.range_expr.as_ref()))?;
+                write_edges(f, range.selector.edges)?;
+                write_time(f, range.selector.at, range.selector.offset_ms, range.selector.offset_expr.as_ref())
             }
             Expr::Subquery(subquery) => write_subquery(f, subquery),
             Expr::Paren(inner) => write!(f, "({inner})"),
@@ -31,8 +34,42 @@ impl Display for Expr {
 impl Display for Selector {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write_matchers(f, self)?;
-        write_time(f, self.at, self.offset_ms)
+        write_edges(f, self.edges)?;
+        write_time(f, self.at, self.offset_ms, self.offset_expr.as_ref())
     }
+}
+
+impl Display for DurationExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match &self.node {
+            DurationNode::Seconds { value, is_duration: true } => f.write_str(&seconds_text(*value)),
+            DurationNode::Seconds { value, .. } => write!(f, "{value}"),
+            DurationNode::Step => f.write_str("step()"),
+            DurationNode::Range => f.write_str("range()"),
+            DurationNode::Negate(inner) => write!(f, "-{inner}"),
+            DurationNode::Paren(inner) => write!(f, "({inner})"),
+            DurationNode::Min(a, b) => write!(f, "min_of({a}, {b})"),
+            DurationNode::Max(a, b) => write!(f, "max_of({a}, {b})"),
+            DurationNode::Binary(op, a, b) => write!(f, "{a} {op} {b}"),
+        }
+    }
+}
+
+fn seconds_text(seconds: f64) -> String {
+    duration((seconds * 1000.0).round() as i64)
+}
+
+/// A duration as it was computed or is to be.
+fn written(ms: i64, expr: Option<&DurationExpr>) -> String {
+    expr.map_or_else(|| duration(ms), ToString::to_string)
+}
+
+fn write_edges(f: &mut Formatter<'_>, edges: Edges) -> Result {
+    f.write_str(match edges {
+        Edges::Open => "",
+        Edges::Anchored => " anchored",
+        Edges::Smoothed => " smoothed",
+    })
 }
 
 impl Display for Place {
@@ -123,6 +160,26 @@ fn exponent(value: f64) -> String {
     }
 }
 
+/// A number as Go's `%g` writes it.
+pub(super) fn general(value: f64) -> String {
+    let power = format!("{value:e}").split_once('e').and_then(|(_, power)| power.parse::<i32>().ok());
+    match power {
+        Some(power) if value.is_finite() && !(-4..6).contains(&power) => exponent(value),
+        Some(_) if value.is_finite() => format!("{value}"),
+        _ => number(value),
+    }
+}
+
+/// A number with two significant digits, as Go's `%.2g` writes it.
+pub(super) fn two_digits(value: f64) -> String {
+    let rounded: f64 = format!("{value:.1e}").parse().unwrap_or(value);
+    if rounded.is_finite() && rounded != 0.0 && !(1e-4..100.0).contains(&rounded.abs()) {
+        exponent(rounded)
+    } else {
+        number(rounded)
+    }
+}
+
 fn duration(ms: i64) -> String {
     const UNITS: [(i64, &str); 6] =
         [(604_800_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
@@ -158,23 +215,23 @@ fn write_matchers(f: &mut Formatter<'_>, selector: &Selector) -> Result {
     Ok(())
 }
 
-fn matcher(matcher: &Matcher) -> String {
+pub(super) fn matcher(matcher: &Matcher) -> String {
     let name = label(&matcher.name);
     match &matcher.op {
-        MatchOp::Equal(value) => format!("{name}={value:?}"),
-        MatchOp::NotEqual(value) => format!("{name}!={value:?}"),
-        MatchOp::Regex(regex) => format!("{name}=~{:?}", pattern(regex.as_str())),
-        MatchOp::NotRegex(regex) => format!("{name}!~{:?}", pattern(regex.as_str())),
+        MatchOp::Equal(value) => format!("{name}={}", quoted(value)),
+        MatchOp::NotEqual(value) => format!("{name}!={}", quoted(value)),
+        MatchOp::Regex(regex) => format!("{name}=~{}", quoted(pattern(regex.as_str()))),
+        MatchOp::NotRegex(regex) => format!("{name}!~{}", quoted(pattern(regex.as_str()))),
     }
 }
 
 /// What the user wrote, without the anchors that `Matcher::regex` adds.
-fn pattern(anchored: &str) -> &str {
+pub(super) fn pattern(anchored: &str) -> &str {
     anchored.strip_prefix("^(?s:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(anchored)
 }
 
 fn label(name: &str) -> String {
-    if is_name(name, false) { name.to_owned() } else { format!("{name:?}") }
+    if is_name(name, false) { name.to_owned() } else { quoted(name) }
 }
 
 /// Whether a name can stand unquoted; colons only in metric names.
@@ -183,36 +240,65 @@ pub(super) fn is_name(name: &str, colon: bool) -> bool {
     !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn write_time(f: &mut Formatter<'_>, at: Option<At>, offset_ms: i64) -> Result {
+fn write_time(
+    f: &mut impl std::fmt::Write,
+    at: Option<At>,
+    offset_ms: i64,
+    offset_expr: Option<&DurationExpr>,
+) -> Result {
     match at {
         Some(At::Start) => f.write_str(" @ start()")?,
         Some(At::End) => f.write_str(" @ end()")?,
         Some(At::Time(t)) => write!(f, " @ {:.3}", t as f64 / 1000.0)?,
         None => {}
     }
-    if offset_ms != 0 {
-        write!(f, " offset {}", duration(offset_ms))?;
+    match offset_expr {
+        Some(expr) => write!(f, " offset {expr}")?,
+        None if offset_ms != 0 => write!(f, " offset {}", duration(offset_ms))?,
+        None => {}
     }
     Ok(())
 }
 
 fn write_subquery(f: &mut Formatter<'_>, subquery: &Subquery) -> Result {
-    let step = subquery.step_ms.map(duration).unwrap_or_default();
-    write!(f, "{}[{}:{step}]", subquery.expr, duration(subquery.range_ms))?;
-    write_time(f, subquery.at, subquery.offset_ms)
+    write!(f, "{}", subquery.expr)?;
+    write_subquery_time(f, subquery)
+}
+
+/// What follows the expression of a subquery.
+pub(super) fn write_subquery_time(f: &mut impl std::fmt::Write, subquery: &Subquery) -> Result {
+    let step = subquery.step_ms.map(|ms| written(ms, subquery.step_expr.as_ref())).unwrap_or_default();
+    write!(f, "[{}:{step}]", written(subquery.range_ms, subquery.range_expr.as_ref()))?;
+    write_time(f, subquery.at, subquery.offset_ms, subquery.offset_expr.as_ref())
+}
+
+/// An argument of a call. The second of `info` has its name within the braces.
+pub(super) fn argument(call: &Call, place: usize) -> String {
+    match &call.args[place] {
+        Expr::Selector(selector) if call.function == "info" && place == 1 => {
+            format!("{{{}}}", selector.matchers.iter().map(matcher).collect::<Vec<_>>().join(","))
+        }
+        arg => arg.to_string(),
+    }
 }
 
 fn write_call(f: &mut Formatter<'_>, call: &Call) -> Result {
-    let args: Vec<String> = call.args.iter().map(ToString::to_string).collect();
+    let args: Vec<String> = (0..call.args.len()).map(|place| argument(call, place)).collect();
     write!(f, "{}({})", call.function, args.join(", "))
 }
 
-fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> Result {
-    write!(f, "{}", aggregate.op)?;
+/// An aggregation up to its arguments.
+pub(super) fn aggregate_head(aggregate: &Aggregate) -> String {
     let Grouping { without, labels } = &aggregate.grouping;
     if *without || !labels.is_empty() {
-        write!(f, " {} ({}) ", if *without { "without" } else { "by" }, names(labels))?;
+        format!("{} {} ({}) ", aggregate.op, if *without { "without" } else { "by" }, names(labels))
+    } else {
+        aggregate.op.to_string()
     }
+}
+
+fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> Result {
+    f.write_str(&aggregate_head(aggregate))?;
     match &aggregate.param {
         Some(param) => write!(f, "({param}, {})", aggregate.expr),
         None => write!(f, "({})", aggregate.expr),
@@ -220,7 +306,14 @@ fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> Result {
 }
 
 fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> Result {
-    write!(f, "{} {}", binary.lhs, binary.op)?;
+    write!(f, "{} ", binary.lhs)?;
+    write_operator(f, binary)?;
+    write!(f, " {}", binary.rhs)
+}
+
+/// An operator with all that says how its operands meet.
+pub(super) fn write_operator(f: &mut impl std::fmt::Write, binary: &Binary) -> Result {
+    write!(f, "{}", binary.op)?;
     if binary.returns_bool {
         f.write_str(" bool")?;
     }
@@ -233,13 +326,15 @@ fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> Result {
         Group::Left(include) => write!(f, " group_left ({})", names(include))?,
         Group::Right(include) => write!(f, " group_right ({})", names(include))?,
     }
-    if let Some(value) = matching.fill_left {
-        write!(f, " fill_left ({})", number(value))?;
+    match (matching.fill_left, matching.fill_right) {
+        (Some(left), Some(right)) if left.to_bits() == right.to_bits() => write!(f, " fill ({})", number(left)),
+        (left, right) => {
+            if let Some(value) = left {
+                write!(f, " fill_left ({})", number(value))?;
+            }
+            right.map_or(Ok(()), |value| write!(f, " fill_right ({})", number(value)))
+        }
     }
-    if let Some(value) = matching.fill_right {
-        write!(f, " fill_right ({})", number(value))?;
-    }
-    write!(f, " {}", binary.rhs)
 }
 
 fn names(labels: &[String]) -> String {

@@ -432,7 +432,7 @@ steps:
             bad,
             &expect![[r"
                 a.yaml:3:7: `when` matches every alert; give `alert`, `level` or `probability`
-                a.yaml:5:13: `sum(up` is not PromQL: parse error: unclosed ( at 1:4
+                a.yaml:5:13: `sum(up` is not PromQL: 1:7: parse error: unclosed left parenthesis
                 a.yaml:6:13: template names `label`; there is only alert, labels, annotations, plan
                 a.yaml:7:9: `is: maybe` is not known; write `true` or `empty`
                 a.yaml:9:13: unknown action `haproxy.reboot`; known are haproxy.drain, haproxy.set_weight, haproxy.ready, libvirt.evacuate

@@ -1,12 +1,10 @@
 //! Reads and checks rule files: all problems at once, each with its place, and no rule in force unless all are sound.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use petrel_agent::units::Span;
-use promql_parser::parser::Expr;
-use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_saphyr::{Location, Spanned};
 
 use super::file::{RawFile, RawGroup, RawRule};
@@ -262,11 +260,17 @@ impl Reader {
 
     /// The metrics that a sound expression reads.
     fn expression(&mut self, text: &Spanned<String>) -> Vec<String> {
-        if let Err(error) = crate::query::parse(&text.value) {
-            self.refuse(text.referenced, format!("`expr`: {}", first_line(&error.to_string())));
-            return Vec::new();
+        match crate::query::parse(&text.value) {
+            Ok(expr) => {
+                let names = expr.selectors().into_iter().filter_map(|selector| selector.metric().map(str::to_owned));
+                let sorted: BTreeSet<String> = names.collect();
+                sorted.into_iter().collect()
+            }
+            Err(error) => {
+                self.refuse(text.referenced, format!("`expr`: {}", first_line(&error.to_string())));
+                Vec::new()
+            }
         }
-        promql_parser::parser::parse(&text.value).map(|expr| metrics_of(&expr)).unwrap_or_default()
     }
 }
 
@@ -288,27 +292,6 @@ fn is_label_name(name: &str) -> bool {
 
 fn is_metric_name(name: &str) -> bool {
     is_label_name(&name.replace(':', "_"))
-}
-
-fn metrics_of(expr: &Expr) -> Vec<String> {
-    struct Names(Vec<String>);
-    impl ExprVisitor for Names {
-        type Error = std::convert::Infallible;
-        fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Self::Error> {
-            let selector = match expr {
-                Expr::VectorSelector(selector) => Some(selector),
-                Expr::MatrixSelector(matrix) => Some(&matrix.vs),
-                _ => None,
-            };
-            self.0.extend(selector.and_then(|selector| selector.name.clone()));
-            Ok(true)
-        }
-    }
-    let mut names = Names(Vec::new());
-    let Ok(_) = walk_expr(&mut names, expr);
-    names.0.sort();
-    names.0.dedup();
-    names.0
 }
 
 #[cfg(test)]
@@ -382,7 +365,7 @@ groups:
 "#;
         let expected = expect_test::expect![[r"
             3:13: interval is 0; write for example 1m, or leave it out
-            6:11: `expr`: parse error: invalid promql query
+            6:11: `expr`: 1:6: parse error: unexpected end of input
             8:21: `1x` is not a label name: letters, digits and `_`, not a digit first, not `__name__`
             8:34: remark: severity `whatever` is not known and counts as warning; known are page, critical, P1, error, high, warning, P2, P3, info, none or emergency
             7:10: `for`: `soon` is not a duration; write for example 30s, 5m, 1h30m or 15d

@@ -1,11 +1,13 @@
 //! Answers and errors as the Prometheus API writes them: values as strings, times as seconds with milliseconds.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::query::{Answer, Value, write_number};
+use crate::query::{Answer, Stats, Value, write_number};
 use crate::series::{Labels, Sample, Timestamp};
 use crate::telemetry::QUERY_LIMITS;
 
@@ -82,9 +84,15 @@ pub(super) fn with_warnings(data: &impl Serialize, warnings: &[String]) -> Respo
 }
 
 /// The answer to a query at a time, which a string has none of its own.
-pub(super) fn answer(answer: &Answer, at: Timestamp) -> Response {
+pub(super) fn answer(answer: &Answer, at: Timestamp, cost: Option<&Cost>) -> Response {
     let mut out = String::from(r#"{"status":"success","data":"#);
     write_value(&mut out, &answer.value, at);
+    if let (Some(stats), Some(cost)) = (&answer.stats, cost) {
+        // The value is an object, which the cost becomes a part of.
+        out.pop();
+        write_cost(&mut out, stats, cost);
+        out.push('}');
+    }
     for (name, notes) in [("warnings", &answer.warnings), ("infos", &answer.infos)] {
         if !notes.is_empty() {
             out.push_str(",\"");
@@ -96,6 +104,33 @@ pub(super) fn answer(answer: &Answer, at: Timestamp) -> Response {
     }
     out.push('}');
     respond(StatusCode::OK, out)
+}
+
+/// How much of a query's cost is told, and how long it waited.
+pub(super) struct Cost {
+    /// Also the samples of each step.
+    pub(super) per_step: bool,
+    /// From the request until its evaluation began.
+    pub(super) queue: Duration,
+}
+
+fn write_cost(out: &mut String, stats: &Stats, cost: &Cost) {
+    let evaluated = stats.preparation + stats.evaluation + stats.sorting;
+    let timings = serde_json::json!({
+        "evalTotalTime": evaluated.as_secs_f64(),
+        "resultSortTime": stats.sorting.as_secs_f64(),
+        "queryPreparationTime": stats.preparation.as_secs_f64(),
+        "innerEvalTime": stats.evaluation.as_secs_f64(),
+        "execQueueTime": cost.queue.as_secs_f64(),
+        "execTotalTime": (cost.queue + evaluated).as_secs_f64(),
+    });
+    let mut samples = serde_json::json!({ "totalQueryableSamples": stats.total(), "peakSamples": stats.peak });
+    if cost.per_step {
+        let steps: Vec<_> = stats.per_step.iter().map(|(t, count)| (*t as f64 / 1000.0, count)).collect();
+        samples["totalQueryableSamplesPerStep"] = serde_json::json!(steps);
+    }
+    out.push_str(",\"stats\":");
+    out.push_str(&serde_json::json!({ "timings": timings, "samples": samples }).to_string());
 }
 
 fn respond(status: StatusCode, body: String) -> Response {

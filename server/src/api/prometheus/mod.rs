@@ -17,6 +17,7 @@ mod xor;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -35,7 +36,7 @@ use crate::series::{Labels, Timestamp};
 use crate::store::Store;
 
 use gate::Gate;
-use json::Failure;
+use json::{Cost, Failure};
 use params::Params;
 pub use status::About;
 
@@ -109,8 +110,10 @@ async fn instant(State(api): State<Api>, params: Params) -> Result<Response, Fai
     let limit = params.limit()?;
     let limits = api.limits_of(&params)?;
     let source = Arc::clone(&api.source);
+    let asked = Instant::now();
     let answer = api.gate.run(limits, move |limits| query::instant(&*source, &expr, at, limits)).await?;
-    api.answered(answer, at, limit)
+    let cost = cost(&params, &answer, asked);
+    api.answered(answer, at, limit, cost.as_ref())
 }
 
 async fn range(State(api): State<Api>, params: Params) -> Result<Response, Failure> {
@@ -122,8 +125,10 @@ async fn range(State(api): State<Api>, params: Params) -> Result<Response, Failu
     let limits = api.limits_of(&params)?;
     let source = Arc::clone(&api.source);
     let steps = StepRange { start, end, step_ms };
+    let asked = Instant::now();
     let answer = api.gate.run(limits, move |limits| query::range(&*source, &expr, steps, limits)).await?;
-    api.answered(answer, end, limit)
+    let cost = cost(&params, &answer, asked);
+    api.answered(answer, end, limit, cost.as_ref())
 }
 
 /// Exemplars are not stored, so there are none.
@@ -153,6 +158,7 @@ impl Api {
         if let Some(ms) = params.duration_ms("lookback_delta")?.filter(|ms| *ms > 0) {
             limits.lookback_ms = ms;
         }
+        limits.counts_samples = params.get("stats").is_some_and(|stats| !stats.is_empty());
         Ok(limits)
     }
 
@@ -171,7 +177,13 @@ impl Api {
         query::parse(self.text(params)?).map_err(|error| Failure::parameter("query", &chain(&error)))
     }
 
-    fn answered(&self, mut answer: Answer, at: Timestamp, limit: Option<usize>) -> Result<Response, Failure> {
+    fn answered(
+        &self,
+        mut answer: Answer,
+        at: Timestamp,
+        limit: Option<usize>,
+        cost: Option<&Cost>,
+    ) -> Result<Response, Failure> {
         if let Some(limit) = limit {
             let cut = match &mut answer.value {
                 Value::Vector(samples) => truncate(samples, limit),
@@ -189,7 +201,7 @@ impl Api {
             );
             return Err(Failure::limit("execution", "answer_max", &reason));
         }
-        Ok(json::answer(&answer, at))
+        Ok(json::answer(&answer, at, cost))
     }
 }
 
@@ -206,6 +218,14 @@ fn estimated_bytes(value: &Value) -> u64 {
             series.iter().map(|one| labels(&one.labels) + one.samples.len() as u64 * SAMPLE_BYTES).sum()
         }
     }
+}
+
+/// What is told of the cost of a query that `stats` asked about: with `stats=all` that of each step, too.
+fn cost(params: &Params, answer: &Answer, asked: Instant) -> Option<Cost> {
+    let stats = answer.stats.as_ref()?;
+    let evaluated = stats.preparation + stats.evaluation + stats.sorting;
+    let per_step = params.get("stats") == Some("all");
+    Some(Cost { per_step, queue: asked.elapsed().saturating_sub(evaluated) })
 }
 
 /// Whether something was cut off.

@@ -65,8 +65,28 @@ async fn queries_answer_as_prometheus_does() {
 }
 
 #[tokio::test]
+async fn stats_tell_what_a_query_cost() {
+    let stats = |path: &'static str| async move {
+        let response = api().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap()["data"]["stats"].take()
+    };
+    let all = stats("/api/v1/query_range?query=sum(up)&start=0&end=2&step=1&stats=all").await;
+    let samples = &all["samples"];
+    assert_eq!(samples["totalQueryableSamples"], 6);
+    assert_eq!(samples["totalQueryableSamplesPerStep"], serde_json::json!([[0.0, 2], [1.0, 2], [2.0, 2]]));
+    assert!(samples["peakSamples"].as_u64() >= Some(6), "{samples}");
+    assert!(all["timings"]["execTotalTime"].as_f64() > Some(0.0), "{all}");
+    // Of a window all samples count, of a subquery those of its windows.
+    let window = stats("/api/v1/query?query=sum_over_time(up%5B3s%5D)%2Bcount_over_time(up%5B2s:1s%5D)&stats=1").await;
+    assert_eq!(window["samples"]["totalQueryableSamples"], 10);
+    assert!(window["samples"]["totalQueryableSamplesPerStep"].is_null());
+    assert!(stats("/api/v1/query?query=up").await.is_null());
+}
+
+#[tokio::test]
 async fn errors_have_their_type_and_say_what_is_wrong() {
-    get("/api/v1/query?query=up%20%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/query?query=up%20%2B", expect![[r#"400 {"error":"invalid parameter \"query\": 1:5: parse error: unexpected end of input","errorType":"bad_data","status":"error"}"#]]).await;
     get("/api/v1/query?query=up&time=noon", expect![[r#"400 {"error":"invalid parameter \"time\": cannot parse \"noon\" to a valid timestamp","errorType":"bad_data","status":"error"}"#]]).await;
     get("/api/v1/query_range?query=up&start=0&end=1e6&step=1", expect![[r#"400 {"error":"exceeded maximum resolution of 11000 points per timeseries. Try decreasing the query resolution (?step=XX) (limit query.steps_max)","errorType":"bad_data","status":"error"}"#]]).await;
     get(
@@ -132,7 +152,7 @@ async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
 #[tokio::test]
 async fn trees_federation_and_exemplars_have_their_shapes() {
     get("/api/v1/parse_query?query=up%2B1", expect![[r#"200 {"status":"success","data":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"+","rhs":{"type":"numberLiteral","val":"1"},"type":"binaryExpr"}}"#]]).await;
-    get("/api/v1/parse_query?query=up%2B", expect![[r#"400 {"error":"invalid parameter \"query\": parse error: invalid promql query","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/parse_query?query=up%2B", expect![[r#"400 {"error":"invalid parameter \"query\": 1:4: parse error: unexpected end of input","errorType":"bad_data","status":"error"}"#]]).await;
     get(
         "/federate?match[]=up",
         expect![[r#"

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::query::ast::{Aggregate, At, Binary, Call, Expr, Group, Selector, Subquery};
+use crate::query::ast::{Aggregate, At, Binary, Call, Edges, Expr, Group, Selector, Subquery};
 use crate::series::{MatchOp, Matcher, NAME};
 
 use super::signature::{self, Kind, Signature};
@@ -47,8 +47,8 @@ fn selector(kind: &str, selector: &Selector, range_ms: Option<i64>) -> Value {
         "matchers": matchers,
         "timestamp": timestamp,
         "startOrEnd": start_or_end,
-        "anchored": false,
-        "smoothed": false,
+        "anchored": selector.edges == Edges::Anchored,
+        "smoothed": selector.edges == Edges::Smoothed,
     });
     if let Some(range_ms) = range_ms {
         node["range"] = range_ms.into();

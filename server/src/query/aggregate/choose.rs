@@ -7,7 +7,7 @@ use crate::query::ast::{Aggregate, AggregateOp};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Stream, is_absent};
-use crate::query::print::number;
+use crate::query::print::general;
 use crate::series::Labels;
 
 /// Refuses parameters that no choice can be made with.
@@ -39,8 +39,8 @@ pub(super) fn eval(
         if let Some(wide) = param.iter().find(|ratio| ratio.abs() > 1.0) {
             let text = format!(
                 "ratio value should be between -1 and 1, got {}, capping to {}",
-                number(*wide),
-                number(wide.signum())
+                general(*wide),
+                general(wide.signum())
             );
             evaluator.warn(&text, aggregate.args_place);
         }

@@ -10,7 +10,7 @@ use crate::query::ast::{Binary, Group, Matching};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Grid, Stream, is_absent};
-use crate::query::matching::Groups;
+use crate::query::matching::{Groups, braced};
 use crate::series::{Labels, NAME};
 
 use super::{drops_name, element};
@@ -213,10 +213,4 @@ impl Results {
             }
         }
     }
-}
-
-/// Labels as Prometheus writes them in errors, the name among them.
-fn braced(labels: &Labels) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    format!("{{{}}}", pairs.join(", "))
 }

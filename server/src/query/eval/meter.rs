@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use crate::query::error::QueryError;
 use crate::query::limits::Limits;
+use crate::query::stats::Counter;
+
+use super::grid::is_absent;
 
 /// The limits of one evaluation and what it has used of them.
 pub(crate) struct Meter<'a> {
@@ -14,16 +17,20 @@ pub(crate) struct Meter<'a> {
     held: AtomicU64,
     /// Work since the last look at the clock.
     work: AtomicU64,
+    pub(super) counter: Counter,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(limits: &'a Limits) -> Meter<'a> {
-        Meter { limits, started: Instant::now(), held: AtomicU64::new(0), work: AtomicU64::new(0) }
+    /// Counts the samples of so many steps.
+    pub(super) fn new(limits: &'a Limits, counted_steps: usize) -> Meter<'a> {
+        let (held, work) = (AtomicU64::new(0), AtomicU64::new(0));
+        Meter { limits, started: Instant::now(), held, work, counter: Counter::new(counted_steps) }
     }
 
     /// Counts samples as held until the node that asks is done.
     pub(crate) fn hold(&self, samples: u64) -> Result<(), QueryError> {
         let held = self.held.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
+        self.counter.held(held);
         if held > self.limits.samples_max {
             return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
         }
@@ -42,6 +49,14 @@ impl<'a> Meter<'a> {
     /// Back to what was held before a node; no other thread works between two nodes.
     pub(super) fn let_go(&self, before: u64) {
         self.held.store(before, Ordering::Relaxed);
+    }
+
+    /// Counts one sample for each value that is there.
+    pub(super) fn count_present(&self, values: &[f64]) {
+        if self.counter.is_on() {
+            let present = values.iter().enumerate().filter(|(_, value)| !is_absent(**value));
+            present.for_each(|(step, _)| self.counter.count(Some(step), 1));
+        }
     }
 
     /// Counts work and looks now and then whether to go on.

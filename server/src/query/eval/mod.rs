@@ -15,6 +15,7 @@ use crate::query::binary;
 use crate::query::error::QueryError;
 use crate::query::functions;
 use crate::query::limits::Limits;
+use crate::query::print::general;
 use crate::query::source::{Note, Source};
 
 use grid::{Frame, Grid, Stream};
@@ -43,7 +44,7 @@ impl<'a> Evaluator<'a> {
             limits,
             query,
             is_range,
-            meter: Meter::new(limits),
+            meter: Meter::new(limits, if limits.counts_samples { query.count } else { 0 }),
             warnings: RefCell::default(),
             infos: RefCell::default(),
         }
@@ -129,6 +130,20 @@ impl<'a> Evaluator<'a> {
                 Note::Info(text) => note(&self.infos, text),
             }
         }
+    }
+
+    /// Warns of quantiles that are none, the first time one is met.
+    pub(crate) fn check_quantiles(&self, quantiles: &[f64], place: Place) {
+        for (i, wrong) in quantiles.iter().enumerate().filter(|(_, q)| !(0.0..=1.0).contains(*q)) {
+            if i == 0 || quantiles[i - 1].to_bits() != wrong.to_bits() {
+                self.warn(&format!("quantile value should be between 0 and 1, got {}", general(*wrong)), place);
+            }
+        }
+    }
+
+    /// Samples looked at at each step and the most held at a time.
+    pub(crate) fn counted(&self) -> (Vec<u64>, u64) {
+        self.meter.counter.result()
     }
 
     /// Warnings and infos, in this order.

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
 
-use crate::query::ast::{At, Expr, Range, Selector, Subquery};
+use crate::query::ast::{At, Edges, Expr, Range, Selector, Subquery};
 use crate::query::error::QueryError;
+use crate::query::functions::between;
 use crate::query::source::{SelectError, TimeRange};
 use crate::series::{Labels, Sample, Timestamp};
 
@@ -24,6 +25,8 @@ pub(crate) struct Windows {
     pub(crate) range_ms: i64,
     /// Where the windows end.
     pub(crate) ends: Ends,
+    /// What stands at their edges. Where something does, the samples reach farther than the windows.
+    pub(crate) edges: Edges,
 }
 
 /// One series of [`Windows`].
@@ -78,7 +81,12 @@ pub(crate) struct Window<'a> {
     first: usize,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    /// The window without its first samples.
+    pub(crate) fn skip(&self, samples: usize) -> Window<'a> {
+        Window { samples: &self.samples[samples..], first: self.first + samples, ..*self }
+    }
+
     /// The values from which a counter fell to the next sample. The series is searched for them once, not in each window.
     pub(crate) fn before_falls(&self) -> impl Iterator<Item = f64> {
         let falls = self.series.places.get_or_init(|| {
@@ -103,6 +111,8 @@ struct Slide<'a> {
     grid: &'a Grid,
     range_ms: i64,
     ends: Ends,
+    /// How far samples are taken beyond a window, before it and after it.
+    reach: (i64, i64),
 }
 
 impl Slide<'_> {
@@ -115,10 +125,13 @@ impl Slide<'_> {
         let series = Falls { samples, places: OnceCell::new() };
         let mut values = Vec::with_capacity(self.grid.count);
         let (mut from, mut to, mut work, mut found) = (0, 0, 0, false);
+        let (before_ms, after_ms) = self.reach;
+        let (counts, for_all) = (self.meter.counter.is_on(), self.ends.is_fixed() && self.grid.count == 1);
         for step in 0..self.grid.count {
             let end = self.ends.at(self.grid, step);
-            to += samples[to..].iter().take_while(|sample| sample.t <= end).count();
-            from += samples[from..to].iter().take_while(|sample| sample.t <= end - self.range_ms).count();
+            to += samples[to..].iter().take_while(|sample| sample.t <= end + after_ms).count();
+            let start = end - self.range_ms - before_ms;
+            from += samples[from..to].iter().take_while(|sample| sample.t <= start).count();
             let within = &samples[from..to];
             let at = self.grid.at(step);
             let window =
@@ -127,6 +140,9 @@ impl Slide<'_> {
             found |= value.is_some();
             values.push(value.unwrap_or(ABSENT));
             work += within.len() as u64 + 1;
+            if counts {
+                self.meter.counter.count((!for_all).then_some(step), within.len() as u64);
+            }
         }
         self.meter.worked(work)?;
         self.meter.hold(values.len() as u64)?;
@@ -137,6 +153,9 @@ impl Slide<'_> {
 impl Evaluator<'_> {
     /// The last sample of each series within the lookback before each step.
     pub(crate) fn instant_selector(&self, selector: &Selector, grid: &Grid) -> Result<Vec<Stream>, QueryError> {
+        if selector.edges == Edges::Smoothed {
+            return self.smoothed_selector(selector, grid);
+        }
         self.last_samples(selector, grid, |sample| sample.v)
     }
 
@@ -170,7 +189,39 @@ impl Evaluator<'_> {
                 values.resize(grid.count, values.first().copied().unwrap_or(ABSENT));
             }
             meter.hold(values.len() as u64)?;
+            meter.count_present(&values);
             Ok(found.then(|| Stream { labels: labels.clone(), drop_name: false, values }))
+        })
+    }
+
+    /// At each step a line through the last sample before and the next one after, both within the lookback.
+    fn smoothed_selector(&self, selector: &Selector, grid: &Grid) -> Result<Vec<Stream>, QueryError> {
+        let ends = self.ends(selector.at, selector.offset_ms);
+        let times = ends.grid(grid);
+        let (lookback_ms, meter) = (self.limits.lookback_ms, &self.meter);
+        let range = TimeRange { from: times.start - lookback_ms + 1, to: times.last() + lookback_ms };
+        self.each_series(selector, range, |labels, samples| {
+            let samples = without_markers(samples);
+            let mut values = Vec::with_capacity(grid.count);
+            for step in 0..times.count {
+                let at = times.at(step);
+                let next = samples.partition_point(|sample| sample.t < at);
+                let before = next.checked_sub(1).map(|i| &samples[i]).filter(|sample| sample.t > at - lookback_ms);
+                let after = samples.get(next).filter(|sample| sample.t <= at + lookback_ms);
+                values.push(match (before, after) {
+                    (_, Some(after)) if after.t == at => after.v,
+                    (Some(before), Some(after)) => between(before, after, at, false),
+                    (Some(before), None) => before.v,
+                    (None, _) => ABSENT,
+                });
+            }
+            if ends.is_fixed() {
+                values.resize(grid.count, values.first().copied().unwrap_or(ABSENT));
+            }
+            meter.hold(values.len() as u64)?;
+            meter.count_present(&values);
+            let stream = Stream { labels: labels.clone(), drop_name: false, values };
+            Ok((!stream.is_empty()).then_some(stream))
         })
     }
 
@@ -186,12 +237,14 @@ impl Evaluator<'_> {
     fn range_windows(&self, range: &Range, grid: &Grid) -> Result<Windows, QueryError> {
         let ends = self.ends(range.selector.at, range.selector.offset_ms);
         let times = ends.grid(grid);
-        let series = self.each_series(&range.selector, range_of(&times, range.range_ms), |labels, samples| {
+        let edges = range.selector.edges;
+        let covered = range_of(&times, range.range_ms, self.reach(edges));
+        let series = self.each_series(&range.selector, covered, |labels, samples| {
             let samples = without_markers(samples).into_owned();
             let series = WindowSeries { labels: labels.clone(), drop_name: false, samples };
             Ok((!series.samples.is_empty()).then_some(series))
         })?;
-        Ok(Windows { series, range_ms: range.range_ms, ends })
+        Ok(Windows { series, range_ms: range.range_ms, ends, edges })
     }
 
     fn subquery_windows(&self, subquery: &Subquery, grid: &Grid) -> Result<Windows, QueryError> {
@@ -201,7 +254,7 @@ impl Evaluator<'_> {
         // The first multiple of the step inside the first window, which is open on its left.
         let start = ((times.start - subquery.range_ms).div_euclid(step_ms) + 1) * step_ms;
         let count = (times.last() - start).div_euclid(step_ms) + 1;
-        let windows = |series| Windows { series, range_ms: subquery.range_ms, ends };
+        let windows = |series| Windows { series, range_ms: subquery.range_ms, ends, edges: Edges::Open };
         let Ok(count @ 1..) = usize::try_from(count) else {
             return Ok(windows(Vec::new()));
         };
@@ -209,7 +262,7 @@ impl Evaluator<'_> {
             return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
         }
         let inner = Grid { start, step_ms, count };
-        let streams = match self.eval(&subquery.expr, &inner)? {
+        let streams = match self.meter.counter.muted(|| self.eval(&subquery.expr, &inner))? {
             Frame::Vector(streams) => streams,
             Frame::Scalar(values) => vec![Stream { labels: Labels::empty(), drop_name: false, values }],
             Frame::Text(_) => return Err(QueryError::Mistyped { expected: "instant vector", got: "string" }),
@@ -234,14 +287,16 @@ impl Evaluator<'_> {
         let meter = &self.meter;
         if let Expr::Range(range) = expr.unwrapped() {
             let ends = self.ends(range.selector.at, range.selector.offset_ms);
-            let slide = Slide { meter, grid, range_ms: range.range_ms, ends };
-            return self.each_series(&range.selector, range_of(&ends.grid(grid), range.range_ms), |labels, samples| {
+            let reach = self.reach(range.selector.edges);
+            let slide = Slide { meter, grid, range_ms: range.range_ms, ends, reach };
+            let covered = range_of(&ends.grid(grid), range.range_ms, reach);
+            return self.each_series(&range.selector, covered, |labels, samples| {
                 let values = slide.over(&without_markers(samples), &of)?;
                 Ok(values.map(|values| Stream { labels: labels.clone(), drop_name: false, values }))
             });
         }
-        let Windows { series, range_ms, ends } = self.windows(expr, grid)?;
-        let slide = Slide { meter, grid, range_ms, ends };
+        let Windows { series, range_ms, ends, edges } = self.windows(expr, grid)?;
+        let slide = Slide { meter, grid, range_ms, ends, reach: self.reach(edges) };
         in_pieces(series.len(), |piece| {
             let mut streams = Vec::with_capacity(piece.len());
             for WindowSeries { labels, drop_name, samples } in &series[piece] {
@@ -250,6 +305,16 @@ impl Evaluator<'_> {
             }
             Ok(streams)
         })
+    }
+
+    /// How far beyond a window's edges the samples reach that its edges need, before it and after it.
+    fn reach(&self, edges: Edges) -> (i64, i64) {
+        let lookback_ms = self.limits.lookback_ms;
+        match edges {
+            Edges::Open => (0, 0),
+            Edges::Anchored => (lookback_ms, 0),
+            Edges::Smoothed => (lookback_ms, lookback_ms),
+        }
     }
 
     fn ends(&self, at: Option<At>, offset_ms: i64) -> Ends {
@@ -301,9 +366,17 @@ pub(crate) fn has_fixed_windows(expr: &Expr) -> bool {
     }
 }
 
-/// The times that windows of this width cover, which are open on their left.
-fn range_of(ends: &Grid, range_ms: i64) -> TimeRange {
-    TimeRange { from: ends.start - range_ms + 1, to: ends.last() }
+/// The times that windows of this width and reach cover, which are open on their left.
+fn range_of(ends: &Grid, range_ms: i64, (before_ms, after_ms): (i64, i64)) -> TimeRange {
+    TimeRange { from: ends.start - range_ms - before_ms + 1, to: ends.last() + after_ms }
+}
+
+/// What stands at the edges of an expression's windows.
+pub(crate) fn edges_of(expr: &Expr) -> Edges {
+    match expr.unwrapped() {
+        Expr::Range(range) => range.selector.edges,
+        _ => Edges::Open,
+    }
 }
 
 /// The samples that are values.

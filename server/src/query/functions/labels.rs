@@ -5,6 +5,7 @@ use crate::query::ast::Call;
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid};
+use crate::query::parse::literal::{is_label_name, literal_braces};
 use crate::series::{Labels, NAME};
 
 use super::arg;
@@ -16,7 +17,7 @@ type Relabel = Box<dyn Fn(&Labels) -> Option<String>>;
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Result<Frame, QueryError> {
     let text = |place| evaluator.text(arg(call, place)?, grid);
     let target = text(1)?;
-    if target.is_empty() {
+    if !is_label_name(&target) {
         return Err(QueryError::LabelName { name: target });
     }
     let relabel: Relabel = if call.function == "label_join" {
@@ -28,7 +29,9 @@ pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Resul
         })
     } else {
         let (replacement, source, pattern) = (text(2)?, text(3)?, text(4)?);
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(1 << 20).build();
+        let compile =
+            |pattern: &str| regex::RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(1 << 20).build();
+        let regex = compile(&pattern).or_else(|_| compile(&literal_braces(&pattern)));
         let regex = regex.map_err(|error| QueryError::Regex { pattern, source: Box::new(error) })?;
         Box::new(move |labels| {
             let captures = regex.captures(labels.get(&source).unwrap_or(""))?;

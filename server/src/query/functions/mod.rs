@@ -2,7 +2,10 @@
 //! about the shape of a vector. Native histograms do not exist here, so functions on them give nothing.
 
 mod absent;
+mod buckets;
+mod edges;
 mod histogram;
+mod info;
 mod labels;
 mod math;
 mod order;
@@ -18,56 +21,13 @@ use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Frame, Grid, Stream, is_absent};
 use crate::series::Labels;
 
+pub(super) use edges::{between, filled};
 pub(super) use stats::{Mean, Spread, Sum, quantile};
-
-/// Functions that are neither one number to another, nor over windows, nor about dates.
-const OTHERS: [&str; 33] = [
-    "absent",
-    "absent_over_time",
-    "clamp",
-    "clamp_max",
-    "clamp_min",
-    "end",
-    "histogram_avg",
-    "histogram_count",
-    "histogram_fraction",
-    "histogram_quantile",
-    "histogram_stddev",
-    "histogram_stdvar",
-    "histogram_sum",
-    "label_join",
-    "label_replace",
-    "max_of",
-    "min_of",
-    "pi",
-    "range",
-    "round",
-    "scalar",
-    "sort",
-    "sort_by_label",
-    "sort_by_label_desc",
-    "sort_desc",
-    "start",
-    "step",
-    "time",
-    "timestamp",
-    "vector",
-    "predict_linear",
-    "quantile_over_time",
-    "double_exponential_smoothing",
-];
-
-/// Whether a function of this name can be evaluated.
-pub(super) fn is_known(name: &str) -> bool {
-    math::unary(name).is_some()
-        || time::part(name).is_some()
-        || over_time::plain(name).is_some()
-        || OTHERS.contains(&name)
-}
 
 /// The value of a call at each step.
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Result<Frame, QueryError> {
     let name = call.function.as_str();
+    edges::check(call)?;
     if let Some(function) = math::unary(name) {
         return map(evaluator, arg(call, 0)?, grid, function);
     }
@@ -86,6 +46,7 @@ pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Resul
         "clamp" | "clamp_max" | "clamp_min" | "round" | "max_of" | "min_of" => math::call(evaluator, call, grid),
         "label_join" | "label_replace" => labels::call(evaluator, call, grid),
         "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => order::call(evaluator, call, grid),
+        "info" => info::call(evaluator, call, grid),
         "scalar" => to_scalar(evaluator, arg(call, 0)?, grid),
         "vector" => to_vector(evaluator, arg(call, 0)?, grid),
         "timestamp" => timestamps(evaluator, arg(call, 0)?, grid),

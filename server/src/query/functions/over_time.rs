@@ -4,11 +4,10 @@ use crate::query::ast::{Call, Expr};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid};
-use crate::query::eval::select::{Window, has_fixed_windows};
-use crate::query::print::number;
+use crate::query::eval::select::{Window, edges_of, has_fixed_windows};
 
 use super::stats::{Mean, Spread, Sum, quantile, regression};
-use super::{arg, rate};
+use super::{arg, edges, rate};
 
 type OfWindow = fn(&Window<'_>) -> Option<f64>;
 
@@ -45,6 +44,7 @@ pub(super) fn plain(name: &str) -> Option<OfWindow> {
 /// A function of [`plain`] over each window.
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid, of: OfWindow) -> Result<Frame, QueryError> {
     let expr = arg(call, 0)?;
+    let of = edges::function(&call.function, edges_of(expr)).unwrap_or(of);
     let mut streams = if has_fixed_windows(expr) {
         // All steps have the same window: one stands for all.
         let mut streams = evaluator.over_windows(expr, &Grid { count: 1, ..*grid }, of)?;
@@ -74,7 +74,7 @@ fn warn_of_gauge(evaluator: &Evaluator<'_>, call: &Call, metric: &str) {
     if !metric.is_empty() && !counts {
         let text =
             format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric:?}");
-        evaluator.inform(&text, call.args_place);
+        evaluator.inform(&text, call.arg_place(0));
     }
 }
 
@@ -84,10 +84,7 @@ pub(super) fn with_params(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -
     let streams = match call.function.as_str() {
         "quantile_over_time" => {
             let q = scalar(0)?;
-            if let Some(wrong) = q.iter().find(|q| !(0.0..=1.0).contains(*q)) {
-                let text = format!("quantile value should be between 0 and 1, got {}", number(*wrong));
-                evaluator.warn(&text, call.args_place);
-            }
+            evaluator.check_quantiles(&q, call.arg_place(0));
             over(evaluator, arg(call, 1)?, grid, |window| {
                 let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.v).collect();
                 Some(quantile(q[window.step], &mut values))

@@ -5,7 +5,7 @@ pub(crate) mod memory;
 
 use std::fmt::Write as _;
 
-use super::scan::DEPTH_MAX;
+use super::parse::DEPTH_MAX;
 use super::{Answer, Limits, StepRange, Value, instant, number, parse, range};
 use memory::Memory;
 
@@ -27,6 +27,26 @@ fn aggregations() {
 #[test]
 fn functions() {
     run("functions", include_str!("functions.test"));
+}
+
+#[test]
+fn durations() {
+    run("durations", include_str!("durations.test"));
+}
+
+#[test]
+fn edges() {
+    run("edges", include_str!("edges.test"));
+}
+
+#[test]
+fn info() {
+    run("info", include_str!("info.test"));
+}
+
+#[test]
+fn histograms() {
+    run("histograms", include_str!("histograms.test"));
 }
 
 #[test]
