@@ -116,8 +116,10 @@ pub fn range(source: &dyn Source, expr: &Expr, range: StepRange, limits: &Limits
     if let Some(kind) = kind {
         return Err(QueryError::NotRangeable { kind });
     }
-    let context =
-        Context { step_s: grid.step_ms as f64 / 1000.0, range_s: range.end.saturating_sub(range.start) as f64 / 1000.0 };
+    let context = Context {
+        step_s: grid.step_ms as f64 / 1000.0,
+        range_s: range.end.saturating_sub(range.start) as f64 / 1000.0,
+    };
     let expr = &*resolve(expr, context)?;
     let evaluator = Evaluator::new(source, limits, grid, true);
     clock.prepared();

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Formatter, Result, Write as _};
 
 use crate::query::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, DurationExpr, DurationNode, Edges, Expr, Group, Grouping, Place,
-    Selector, Subquery,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, DurationExpr, DurationNode, Edges, Expr, Group, Grouping,
+    Place, Selector, Subquery,
 };
 use crate::query::parse::literal::quoted;
 use crate::series::{MatchOp, Matcher, NAME};

@@ -91,7 +91,9 @@ impl Counter {
             Some(step) => self.per_step.get(step..=step).unwrap_or_default(),
             None => &self.per_step,
         };
-        steps.iter().for_each(|count| _ = count.fetch_add(samples, Ordering::Relaxed));
+        for count in steps {
+            count.fetch_add(samples, Ordering::Relaxed);
+        }
     }
 
     /// Notes how much is held.

@@ -15,9 +15,7 @@ pub(super) fn check(call: &Call) -> Result<(), QueryError> {
         let function = call.function.as_str();
         let (modifier, allowed, fits) = match range.selector.edges {
             Edges::Open => continue,
-            Edges::Anchored => {
-                ("anchored", "changes, delta, increase, rate, resets", anchored(function).is_some())
-            }
+            Edges::Anchored => ("anchored", "changes, delta, increase, rate, resets", anchored(function).is_some()),
             Edges::Smoothed => ("smoothed", "delta, increase, rate", smoothed(function).is_some()),
         };
         if !fits {
@@ -118,9 +116,7 @@ fn edge_values(
         _ => samples[first].v,
     };
     let right = match last.checked_sub(1) {
-        Some(before) if smooth && samples[last].t > end => {
-            between(&samples[before], &samples[last], end, is_counter)
-        }
+        Some(before) if smooth && samples[last].t > end => between(&samples[before], &samples[last], end, is_counter),
         _ => samples[last].v,
     };
     (left, right)

@@ -55,12 +55,7 @@ pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Resul
     }
 }
 
-fn quantiles_of(
-    evaluator: &Evaluator<'_>,
-    call: &Call,
-    place: usize,
-    grid: &Grid,
-) -> Result<Vec<f64>, QueryError> {
+fn quantiles_of(evaluator: &Evaluator<'_>, call: &Call, place: usize, grid: &Grid) -> Result<Vec<f64>, QueryError> {
     let q = evaluator.scalar(arg(call, place)?, grid)?;
     evaluator.check_quantiles(&q, call.arg_place(place));
     Ok(q)
@@ -97,7 +92,7 @@ struct Histograms<'c> {
     call: &'c Call,
     /// Which argument they are.
     arg: usize,
-    histograms: Vec<(Labels, Vec<(f64, Stream)>)>,
+    found: Vec<(Labels, Vec<(f64, Stream)>)>,
 }
 
 /// How often the counts of a metric fell, and when.
@@ -130,7 +125,7 @@ impl<'c> Histograms<'c> {
             });
             histograms[place].1.push((upper, stream));
         }
-        Ok(Histograms { call, arg: place, histograms })
+        Ok(Histograms { call, arg: place, found: histograms })
     }
 
     /// Calls `of` with the buckets of each histogram at each step and the metric's name.
@@ -140,9 +135,9 @@ impl<'c> Histograms<'c> {
         grid: &Grid,
         of: impl Fn(usize, &mut Vec<Bucket>, &str) -> f64,
     ) -> Result<Vec<Stream>, QueryError> {
-        let mut results = Vec::with_capacity(self.histograms.len());
+        let mut results = Vec::with_capacity(self.found.len());
         let mut buckets = Vec::new();
-        for (labels, bounds) in &self.histograms {
+        for (labels, bounds) in &self.found {
             let mut values = vec![ABSENT; grid.count];
             for (step, value) in values.iter_mut().enumerate() {
                 buckets.clear();

@@ -32,10 +32,12 @@ type Described = HashMap<(String, Labels), Vec<Option<usize>>>;
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Result<Frame, QueryError> {
     let base = evaluator.vector(arg(call, 0)?, grid)?;
     let wanted = wanted(call.args.get(1));
-    let is_info = |stream: &Stream| !wanted.spares_none && wanted.names.iter().any(|name| name.matches_value(stream.labels.name()));
+    let is_info = |stream: &Stream| {
+        !wanted.spares_none && wanted.names.iter().any(|name| name.matches_value(stream.labels.name()))
+    };
     let (infos, enriched): (Vec<Stream>, Vec<Stream>) = base.into_iter().partition(is_info);
     let written = match identities(&enriched) {
-        Some(identities) => evaluator.sample_times(&selector(&wanted, identities, arg(call, 0)?)?, grid)?,
+        Some(identities) => evaluator.sample_times(&selector(&wanted, identities, arg(call, 0)?), grid)?,
         None => Vec::new(),
     };
     let described = newest(&written, grid)?;
@@ -98,11 +100,7 @@ fn identities(streams: &[Stream]) -> Option<BTreeMap<&'static str, BTreeSet<Stri
 }
 
 /// Selects the info series at the time that the series themselves are from.
-fn selector(
-    wanted: &Wanted<'_>,
-    identities: BTreeMap<&'static str, BTreeSet<String>>,
-    of: &Expr,
-) -> Result<Selector, QueryError> {
+fn selector(wanted: &Wanted<'_>, identities: BTreeMap<&'static str, BTreeSet<String>>, of: &Expr) -> Selector {
     let mut matchers = wanted.names.clone();
     matchers.extend(wanted.labels.iter().map(|matcher| (*matcher).clone()));
     for (name, values) in identities {
@@ -111,13 +109,13 @@ fn selector(
         matchers.extend(Matcher::regex(name, &escaped.join("|"), false));
     }
     let first = of.selectors().into_iter().next();
-    Ok(Selector {
+    Selector {
         matchers,
         offset_ms: first.map_or(0, |selector| selector.offset_ms),
         offset_expr: None,
         at: first.and_then(|selector| selector.at),
         edges: Edges::Open,
-    })
+    }
 }
 
 /// The info series of each metric and identity at each step; of several the one with the newest sample.

@@ -31,12 +31,7 @@ impl Parser<'_> {
         self.deeper(|parser| parser.duration_operands(0, context, expected))
     }
 
-    fn duration_operands(
-        &mut self,
-        above: u8,
-        context: &str,
-        expected: &str,
-    ) -> Result<DurationExpr, ParseQueryError> {
+    fn duration_operands(&mut self, above: u8, context: &str, expected: &str) -> Result<DurationExpr, ParseQueryError> {
         let mut lhs = self.duration_operand(context, expected)?;
         let outside = self.depth;
         while let Some((op, binds)) = operator(&self.peek()).filter(|(_, binds)| *binds > above) {

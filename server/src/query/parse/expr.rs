@@ -91,9 +91,8 @@ impl Parser<'_> {
         let node = self.deeper(|parser| parser.operands(PRODUCT))?;
         if !matches!(node.kind, Type::Scalar | Type::Vector) {
             let kind = node.kind.documented();
-            let reason = format!(
-                "unary expression only allowed on expressions of type scalar or instant vector, got {kind:?}"
-            );
+            let reason =
+                format!("unary expression only allowed on expressions of type scalar or instant vector, got {kind:?}");
             self.mistyped(sign.at, &reason);
         }
         let (expr, depth) = match node.expr {
@@ -158,9 +157,8 @@ impl Parser<'_> {
         }
         let (Some(expr), true) = (args.pop(), args.len() + 1 == wanted) else {
             let got = args.len() + 1;
-            let reason = format!(
-                "wrong number of arguments for aggregate expression provided, expected {wanted}, got {got}"
-            );
+            let reason =
+                format!("wrong number of arguments for aggregate expression provided, expected {wanted}, got {got}");
             return Err(self.syntax(token.at, &reason));
         };
         let param = args.pop();

@@ -156,8 +156,7 @@ impl Lexer<'_> {
     }
 
     fn end(&mut self) -> Result<(), String> {
-        let after_literal =
-            self.tokens.last().is_some_and(|token| matches!(token.kind, Kind::Number | Kind::Duration));
+        let after_literal = self.tokens.last().is_some_and(|token| matches!(token.kind, Kind::Number | Kind::Duration));
         if self.brace {
             Err("unexpected end of input inside braces".to_owned())
         } else if self.bracket && !after_literal {
@@ -175,7 +174,7 @@ impl Lexer<'_> {
     fn punctuation(&mut self, c: char) -> Result<(), String> {
         let next = self.text[self.at..].chars().nth(1);
         match (c, next) {
-            ('=', Some('=')) | ('!', Some('=')) | ('<', Some('=')) | ('>', Some('=')) => self.operator(2),
+            ('=' | '!' | '<' | '>', Some('=')) => self.operator(2),
             ('=', Some('~')) => return Err("unexpected character after '=': '~'".to_owned()),
             ('!', next) => return Err(format!("unexpected character after '!': {}", rune(next))),
             ('+' | '-' | '*' | '/' | '%' | '^' | '<' | '>' | '@', _) => self.operator(1),

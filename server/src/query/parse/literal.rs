@@ -72,9 +72,10 @@ pub(super) fn unquote(text: &str) -> String {
         let escaped = chars.next().unwrap_or('\\');
         let mut code = |digits: usize, radix: u32, first: Option<char>| {
             let rest = digits - usize::from(first.is_some());
-            first.into_iter().chain(chars.by_ref().take(rest)).fold(0, |code, c| {
-                code * radix + c.to_digit(radix).unwrap_or(0)
-            })
+            first
+                .into_iter()
+                .chain(chars.by_ref().take(rest))
+                .fold(0, |code, c| code * radix + c.to_digit(radix).unwrap_or(0))
         };
         match escaped {
             'a' => bytes.push(7),
@@ -136,7 +137,7 @@ pub(in crate::query) fn quoted(text: &str) -> String {
     quoted.push('"');
     for c in text.chars() {
         match (c, stray(c)) {
-            (_, Some(byte)) => quoted.push_str(&format!("\\x{byte:02x}")),
+            (_, Some(byte)) => push_byte(&mut quoted, byte),
             ('"', _) => quoted.push_str("\\\""),
             ('\\', _) => quoted.push_str("\\\\"),
             ('\n', _) => quoted.push_str("\\n"),
@@ -146,12 +147,18 @@ pub(in crate::query) fn quoted(text: &str) -> String {
             ('\u{8}', _) => quoted.push_str("\\b"),
             ('\u{b}', _) => quoted.push_str("\\v"),
             ('\u{c}', _) => quoted.push_str("\\f"),
-            (c, _) if u32::from(c) < 0x80 && c.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            (c, _) if u32::from(c) < 0x80 && c.is_control() => push_byte(&mut quoted, c as u8),
             (c, _) => quoted.push(c),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// A byte as an escape sequence.
+fn push_byte(text: &mut String, byte: u8) {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    text.extend(['\\', 'x', digit(byte >> 4), digit(byte & 15)]);
 }
 
 /// The byte that a character stands for, where it stands for one.

@@ -49,8 +49,7 @@ impl Parser<'_> {
         } else if !self.is_info && matchers.iter().all(|matcher| matcher.matches_value("")) {
             self.mistyped(start, "vector selector must contain at least one non-empty matcher");
         }
-        let selector =
-            Selector { matchers, offset_ms: 0, offset_expr: None, at: None, edges: Edges::default() };
+        let selector = Selector { matchers, offset_ms: 0, offset_expr: None, at: None, edges: Edges::default() };
         Ok(Node { expr: Expr::Selector(selector), start, kind: Type::Vector, depth: 0 })
     }
 

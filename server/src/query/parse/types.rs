@@ -27,13 +27,32 @@ pub(super) fn signature(name: &str) -> Option<Signature> {
     let (takes, variadic, returns): (&[Type], i8, Type) = match name {
         "abs" | "absent" | "acos" | "acosh" | "asin" | "asinh" | "atan" | "atanh" | "ceil" | "cos" | "cosh" | "deg"
         | "exp" | "floor" | "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar"
-        | "histogram_sum" | "ln" | "log10" | "log2" | "rad" | "sgn" | "sin" | "sinh" | "sort" | "sort_desc" | "sqrt"
-        | "tan" | "tanh" | "timestamp" => (&[Vector], 0, Vector),
-        "absent_over_time" | "avg_over_time" | "changes" | "count_over_time" | "delta" | "deriv"
-        | "first_over_time" | "idelta" | "increase" | "irate" | "last_over_time" | "mad_over_time"
-        | "max_over_time" | "min_over_time" | "present_over_time" | "rate" | "resets" | "stddev_over_time"
-        | "stdvar_over_time" | "sum_over_time" | "ts_of_first_over_time" | "ts_of_last_over_time"
-        | "ts_of_max_over_time" | "ts_of_min_over_time" => (&[Matrix], 0, Vector),
+        | "histogram_sum" | "ln" | "log10" | "log2" | "rad" | "sgn" | "sin" | "sinh" | "sort" | "sort_desc"
+        | "sqrt" | "tan" | "tanh" | "timestamp" => (&[Vector], 0, Vector),
+        "absent_over_time"
+        | "avg_over_time"
+        | "changes"
+        | "count_over_time"
+        | "delta"
+        | "deriv"
+        | "first_over_time"
+        | "idelta"
+        | "increase"
+        | "irate"
+        | "last_over_time"
+        | "mad_over_time"
+        | "max_over_time"
+        | "min_over_time"
+        | "present_over_time"
+        | "rate"
+        | "resets"
+        | "stddev_over_time"
+        | "stdvar_over_time"
+        | "sum_over_time"
+        | "ts_of_first_over_time"
+        | "ts_of_last_over_time"
+        | "ts_of_max_over_time"
+        | "ts_of_min_over_time" => (&[Matrix], 0, Vector),
         "day_of_month" | "day_of_week" | "day_of_year" | "days_in_month" | "hour" | "minute" | "month" | "year" => {
             (&[Vector], 1, Vector)
         }
@@ -145,11 +164,11 @@ impl Parser<'_> {
         if op.is_comparison() && !returns_bool && lhs.kind == Type::Scalar && rhs.kind == Type::Scalar {
             self.mistyped(sign.at, "comparisons between scalars must use BOOL modifier");
         }
-        if let Group::Left(include) | Group::Right(include) = &matching.group {
-            if let Some(twice) = matching.labels.iter().find(|label| matching.on && include.contains(label)) {
-                let reason = format!("label {twice:?} must not occur in ON and GROUP clause at once");
-                self.mistyped(sign.at, &reason);
-            }
+        if let Group::Left(include) | Group::Right(include) = &matching.group
+            && let Some(twice) = matching.labels.iter().find(|label| matching.on && include.contains(label))
+        {
+            let reason = format!("label {twice:?} must not occur in ON and GROUP clause at once");
+            self.mistyped(sign.at, &reason);
         }
         for side in [lhs, rhs] {
             if !matches!(side.kind, Type::Scalar | Type::Vector) {
