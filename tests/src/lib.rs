@@ -1,8 +1,11 @@
 //! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
 //! and saying by name what was left out. Test code: it panics where a test would.
 
+pub mod crash;
+pub mod dice;
 pub mod filler;
 pub mod haproxy;
+pub mod hostile;
 pub mod lab;
 pub mod left_out;
 pub mod petrel;

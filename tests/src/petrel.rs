@@ -58,14 +58,35 @@ impl Server {
 
     /// Kills the server with SIGKILL, and starts it again on the same files and port.
     pub fn kill_and_restart(&mut self) {
-        self.process.kill();
+        self.kill();
         self.start_again();
     }
 
-    /// Starts a server that was stopped again, on the same files and port.
+    /// Kills the server with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts a server that was killed or stopped again, on the same files and port.
     pub fn start_again(&mut self) {
         self.process = Process::start(&mut serve(&self.before, &self.config), &self.log);
         self.wait_until_ready();
+    }
+
+    /// The most memory that the server ever held, in bytes: peak resident set.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that the server holds, in bytes: resident set.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let kib = status.lines().find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB")?.parse().ok());
+        kib.map_or(0, |kib: u64| kib << 10)
     }
 
     /// Stops it cleanly; returns how long that took and whether it ended well.

@@ -34,6 +34,8 @@ pub enum BodyError {
 
 /// The largest window that zstd frames may ask for: 8 MiB, the most that RFC 8878 asks decoders to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Room for a body at first: more than one host's batch.
+const READ_BYTES_FIRST: usize = 64 << 10;
 
 /// Takes a body out of the compressions of OTLP/HTTP: none, gzip, zstd.
 ///
@@ -100,13 +102,23 @@ impl Buffers {
     }
 }
 
+/// Reads at most one byte above the limit. Room is made here and doubled up to the limit: left to itself, reading to the end would
+/// double past it, and a bomb would take several times what a good body may.
 fn read_all(reader: impl Read, encoding: &'static str, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+    let mut reader = reader.take(bytes_max as u64 + 1);
     let mut out = Vec::new();
-    reader
-        .take(bytes_max as u64 + 1)
-        .read_to_end(&mut out)
-        .map_err(|source| BodyError::Damaged { encoding, source })?;
-    if out.len() > bytes_max { Err(BodyError::TooLarge { bytes_max }) } else { Ok(out) }
+    loop {
+        let room = out.len().max(READ_BYTES_FIRST).min(bytes_max + 1 - out.len());
+        out.reserve_exact(room);
+        let read = reader.by_ref().take(room as u64).read_to_end(&mut out);
+        let read = read.map_err(|source| BodyError::Damaged { encoding, source })?;
+        if out.len() > bytes_max {
+            return Err(BodyError::TooLarge { bytes_max });
+        }
+        if read < room {
+            return Ok(out);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod delete;
 mod engine;
 mod expire;
 mod head;
+pub mod hostile;
 mod index;
 mod journal;
 mod lock;
