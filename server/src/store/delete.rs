@@ -62,7 +62,7 @@ impl Store {
     fn delete_slice(&self, slice: &[Arc<Series>], range: TimeRange) -> Result<u64, DeleteError> {
         let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
-        self.seal_slice(slice, &mut problems);
+        self.seal_all(slice, &mut problems);
         if let Some(problem) = problems.pop() {
             return Err(DeleteError::Seal(problem));
         }

@@ -81,10 +81,10 @@ impl Head {
     }
 
     /// Takes all of `recent` for sealing; it stays visible until [`Head::sealed`] or [`Head::not_sealed`]. `None` where there
-    /// is nothing.
-    pub fn take(&mut self) -> Option<Taken> {
+    /// is nothing, and where a record after `applied` has begun to come in: a replay would skip what of it comes after.
+    pub fn take(&mut self, applied: u64) -> Option<Taken> {
         debug_assert!(self.sealing.is_empty(), "one sealing at a time");
-        if self.recent.is_empty() || !self.sealing.is_empty() {
+        if self.recent.is_empty() || !self.sealing.is_empty() || self.recent_through > applied {
             return None;
         }
         self.sealing_from = self.recent_from;
@@ -187,14 +187,15 @@ mod tests {
         let mut head = Head::default();
         head.insert(Sample { t: 1, v: 1.0 }, 10);
         head.insert(Sample { t: 2, v: 2.0 }, 11);
-        assert_eq!(head.take().unwrap().through, 11);
+        assert!(head.take(10).is_none(), "more of record 11 may come");
+        assert_eq!(head.take(11).unwrap().through, 11);
         head.insert(Sample { t: 2, v: 9.0 }, 12);
         assert_eq!(head.oldest_position(), Some(10));
         let [older, newer] = head.copy(ALL);
         assert_eq!(merge(older, &newer), samples(&[(1, 1.0), (2, 9.0)]));
         head.not_sealed();
         assert_eq!(head.copy(ALL)[1], samples(&[(1, 1.0), (2, 9.0)]));
-        assert_eq!((head.oldest_position(), head.take().unwrap().through), (Some(10), 12));
+        assert_eq!((head.oldest_position(), head.take(12).unwrap().through), (Some(10), 12));
         head.sealed([0]);
         assert_eq!((head.is_empty(), head.days(), head.oldest_position()), (true, &[0][..], None));
     }

@@ -55,10 +55,23 @@ impl Store {
         self.shared.days.close_writers();
     }
 
-    /// Seals what the heads of some series hold; returns with nothing of it lost, also where it fails.
-    pub(super) fn seal_slice(&self, slice: &[Arc<Series>], problems: &mut Vec<MaintainError>) {
-        let taken: Vec<(&Arc<Series>, Taken)> =
-            slice.iter().filter_map(|series| Some((series, series.head().take()?))).collect();
+    /// Seals what the heads of some series hold; returns with nothing of it lost, also where it fails. Heads that the writer is
+    /// at work on are left to the next pass.
+    fn seal_slice(&self, slice: &[Arc<Series>], problems: &mut Vec<MaintainError>) {
+        let applied = self.shared.applied();
+        self.seal_taken(&take(slice, applied), problems);
+    }
+
+    /// As sealing does, and everything that was acknowledged before the call.
+    pub(super) fn seal_all(&self, slice: &[Arc<Series>], problems: &mut Vec<MaintainError>) {
+        // While the gate is held no record is half in the heads.
+        let gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = take(slice, Position::MAX);
+        drop(gate);
+        self.seal_taken(&taken, problems);
+    }
+
+    fn seal_taken(&self, taken: &[(&Arc<Series>, Taken)], problems: &mut Vec<MaintainError>) {
         let mut by_day: BTreeMap<Day, Vec<Sealing<'_>>> = BTreeMap::new();
         for (at, (series, taken)) in taken.iter().enumerate() {
             for samples in taken.samples.chunk_by(|a, b| day_of(a.t) == day_of(b.t)) {
@@ -91,6 +104,10 @@ impl Store {
             }
         }
     }
+}
+
+fn take(slice: &[Arc<Series>], applied: Position) -> Vec<(&Arc<Series>, Taken)> {
+    slice.iter().filter_map(|series| Some((series, series.head().take(applied)?))).collect()
 }
 
 /// Samples of one series and one day that are being sealed.

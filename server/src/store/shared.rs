@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::days::Days;
 use super::index::{Index, Series};
+use super::journal::{Position, first_position};
 use super::metadata::Metadata;
 use super::options::StoreOptions;
 use super::{Accepted, Batch, RefusedReason, Row};
@@ -127,6 +128,8 @@ pub struct Shared {
     pub journal_kept: AtomicU64,
     /// End of the newest day that was unlinked, as far as this start knows.
     pub unlinked_before: AtomicI64,
+    /// Every record up to this position is in the heads, whole.
+    applied: AtomicU64,
     queue_batches: AtomicUsize,
     queue_weight: AtomicUsize,
     taps: Mutex<Vec<mpsc::Sender<Accepted>>>,
@@ -147,6 +150,7 @@ impl Shared {
             journal_sealed: AtomicU64::new(0),
             journal_kept: AtomicU64::new(u64::MAX),
             unlinked_before: AtomicI64::new(i64::MIN),
+            applied: AtomicU64::new(0),
             queue_batches: AtomicUsize::new(0),
             queue_weight: AtomicUsize::new(0),
             taps: Mutex::default(),
@@ -163,9 +167,20 @@ impl Shared {
         self.journal_active.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Sets the number of the first file, before the writer starts.
+    /// Sets the number of the first file, before the writer starts; what was replayed is in the heads.
     pub fn set_active_journal(&self, number: u64) {
         self.journal_active.store(number, Ordering::SeqCst);
+        self.applied.store(first_position(number) - 1, Ordering::SeqCst);
+    }
+
+    /// The position up to which every record is in the heads, whole. A head that has samples of a later one may get more of it.
+    pub fn applied(&self) -> Position {
+        self.applied.load(Ordering::SeqCst)
+    }
+
+    /// All of a record is in the heads.
+    pub fn set_applied(&self, position: Position) {
+        self.applied.fetch_max(position, Ordering::SeqCst);
     }
 
     /// Takes room in the queue for a batch.

@@ -140,8 +140,15 @@ impl Writer {
                 for mark in &marks {
                     self.marks.raise(mark);
                 }
+                for prepared in &ready {
+                    for Row { series, sample } in &prepared.accepted {
+                        series.head().insert(*sample, position);
+                    }
+                }
+                // Before any answer: who then deletes what was acknowledged finds it sealed up to its position.
+                shared.set_applied(position);
                 for prepared in ready {
-                    apply(&shared, prepared, position);
+                    answer(&shared, prepared);
                 }
             }
             Err(failed) => {
@@ -261,11 +268,8 @@ impl Writer {
     }
 }
 
-/// Makes a committed batch visible, then answers its sender.
-fn apply(shared: &Shared, prepared: Prepared, position: u64) {
-    for Row { series, sample } in &prepared.accepted {
-        series.head().insert(*sample, position);
-    }
+/// Tells of a batch that is committed and visible, and answers its sender.
+fn answer(shared: &Shared, prepared: Prepared) {
     shared.learn(prepared.told);
     let count = |outcome: &str, samples: u64| {
         if samples > 0 {
