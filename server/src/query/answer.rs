@@ -195,7 +195,8 @@ fn finish(mut streams: Vec<Stream>) -> Result<Vec<Stream>, QueryError> {
 /// # Errors
 /// Two of them have a value at the same step.
 pub(super) fn merge(streams: Vec<Stream>) -> Result<Vec<Stream>, QueryError> {
-    let mut places: HashMap<(Labels, bool), usize> = HashMap::with_capacity(streams.len());
+    let hasher = foldhash::quality::RandomState::default();
+    let mut places: HashMap<(Labels, bool), usize, _> = HashMap::with_capacity_and_hasher(streams.len(), hasher);
     let mut merged: Vec<Stream> = Vec::with_capacity(streams.len());
     for stream in streams {
         let place = *places.entry((stream.labels.clone(), stream.drop_name)).or_insert(merged.len());

@@ -13,45 +13,83 @@ pub(super) fn braced(labels: &Labels) -> String {
     format!("{{{}}}", pairs.join(", "))
 }
 
-/// Streams by number in groups by labels, both in the order in which they came.
+/// The labels that decide which group a series belongs to.
+#[derive(Clone, Copy)]
+enum Key<'a> {
+    /// These.
+    Of(&'a [String]),
+    /// All but these and the metric's name.
+    Without(&'a [String]),
+}
+
+impl Key<'_> {
+    fn has(self, name: &str) -> bool {
+        let listed = |labels: &[String]| labels.iter().any(|label| label == name);
+        match self {
+            Key::Of(labels) => listed(labels),
+            Key::Without(labels) => name != NAME && !listed(labels),
+        }
+    }
+
+    /// Bytes that two series have in common only if they belong to one group: no text has the byte that ends each.
+    fn write(self, labels: &Labels, out: &mut Vec<u8>) {
+        let mut put = |text: &str| {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0xff);
+        };
+        match self {
+            Key::Of(names) => names.iter().for_each(|name| put(labels.get(name).unwrap_or(""))),
+            Key::Without(_) => labels.iter().filter(|(name, _)| self.has(name)).for_each(|(name, value)| {
+                put(name);
+                put(value);
+            }),
+        }
+    }
+}
+
+impl<'a> From<&'a Grouping> for Key<'a> {
+    fn from(grouping: &'a Grouping) -> Key<'a> {
+        if grouping.without { Key::Without(&grouping.labels) } else { Key::Of(&grouping.labels) }
+    }
+}
+
+impl<'a> From<&'a Matching> for Key<'a> {
+    fn from(matching: &'a Matching) -> Key<'a> {
+        if matching.on { Key::Of(&matching.labels) } else { Key::Without(&matching.labels) }
+    }
+}
+
+/// Streams by number in groups by labels, both in the order in which they came. Label sets are built only for new groups.
 #[derive(Default)]
 pub(super) struct Groups {
-    /// By names and values that the group's labels consist of, each followed by a byte that no text has.
-    by_key: HashMap<Box<[u8]>, usize>,
-    key: Vec<u8>,
+    by_key: HashMap<Box<[u8]>, usize, foldhash::quality::RandomState>,
     pub(super) labels: Vec<Labels>,
 }
 
 impl Groups {
-    /// The number of the group that consists of the labels that `keep` names; it is made where it is new. Label sets are built
-    /// only for new groups.
-    fn enter(&mut self, labels: &Labels, keep: impl Fn(&str) -> bool) -> usize {
-        self.key.clear();
-        for (name, value) in labels.iter().filter(|(name, _)| keep(name)) {
-            for text in [name, value] {
-                self.key.extend_from_slice(text.as_bytes());
-                self.key.push(0xff);
-            }
-        }
-        if let Some(&known) = self.by_key.get(self.key.as_slice()) {
-            return known;
-        }
-        self.by_key.insert(self.key.as_slice().into(), self.labels.len());
-        self.labels.push(labels.without(|name| !keep(name)));
-        self.labels.len() - 1
-    }
-
     /// The group of each stream of an aggregation.
     pub(super) fn enter_grouped(&mut self, streams: &[Stream], grouping: &Grouping) -> Vec<usize> {
-        let keep = |name: &str| is_grouped_by(grouping, name);
-        streams.iter().map(|stream| self.enter(&stream.labels, keep)).collect()
+        self.enter(streams, grouping.into())
     }
 
     /// The group of each stream of a side of a binary operator.
     pub(super) fn enter_matched(&mut self, streams: &[Stream], matching: &Matching) -> Vec<usize> {
-        let listed = |name: &str| matching.labels.iter().any(|label| label == name);
-        let keep = |name: &str| if matching.on { listed(name) } else { name != NAME && !listed(name) };
-        streams.iter().map(|stream| self.enter(&stream.labels, keep)).collect()
+        self.enter(streams, matching.into())
+    }
+
+    fn enter(&mut self, streams: &[Stream], key: Key<'_>) -> Vec<usize> {
+        let mut bytes = Vec::new();
+        let group_of = |stream: &Stream| {
+            bytes.clear();
+            key.write(&stream.labels, &mut bytes);
+            if let Some(&known) = self.by_key.get(bytes.as_slice()) {
+                return known;
+            }
+            self.by_key.insert(bytes.as_slice().into(), self.labels.len());
+            self.labels.push(stream.labels.without(|name| !key.has(name)));
+            self.labels.len() - 1
+        };
+        streams.iter().map(group_of).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,10 +108,6 @@ impl Groups {
 
 /// The labels of the group that an aggregation puts a series into.
 pub(super) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
-    labels.without(|name| !is_grouped_by(grouping, name))
-}
-
-fn is_grouped_by(grouping: &Grouping, name: &str) -> bool {
-    let listed = grouping.labels.iter().any(|label| label == name);
-    if grouping.without { name != NAME && !listed } else { listed }
+    let key = Key::from(grouping);
+    labels.without(|name| !key.has(name))
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::head::Head;
 use super::numbered::{Numbered, Page};
+use super::postings::{retain, union};
 use crate::series::{Labels, MatchOp, Matcher};
 
 /// A series' number: never given to two series at the same time, part of its chunks' keys.
@@ -179,37 +180,76 @@ impl Index {
         }
     }
 
-    /// The series that fulfil all matchers, in the order of their numbers. O(the shortest list of postings that a matcher
-    /// names × matchers); without a matcher that refuses the empty string, all series are looked at.
+    /// The series that fulfil all matchers, in the order of their numbers.
     pub fn select(&self, matchers: &[Matcher]) -> Vec<Arc<Series>> {
-        // Expressions are tried on every value of their label, so they choose the list only where no equality can.
-        let refuse_empty = |matcher: &&Matcher| !matcher.matches_value("");
-        let is_equality = |matcher: &&Matcher| matches!(matcher.op, MatchOp::Equal(_));
-        let has_equality = matchers.iter().filter(refuse_empty).any(|matcher| is_equality(&matcher));
-        let shortest = matchers
-            .iter()
-            .filter(refuse_empty)
-            .filter(|matcher| !has_equality || is_equality(matcher))
-            .map(|matcher| self.candidates(matcher))
-            .min_by_key(|lists| lists.iter().map(|ids| ids.len()).sum::<usize>());
-        let fulfils = |series: &Arc<Series>| matchers.iter().all(|matcher| matcher.matches(&series.labels));
-        match shortest {
-            None => self.by_id.iter().filter(|series| fulfils(series)).cloned().collect(),
-            Some(lists) => {
-                let mut ids: Vec<SeriesId> = lists.into_iter().flatten().copied().collect();
-                ids.sort_unstable();
-                ids.iter().filter_map(|id| self.by_id.get(*id)).filter(|series| fulfils(series)).cloned().collect()
-            }
-        }
+        self.find(matchers).iter().filter_map(|id| self.by_id.get(*id)).cloned().collect()
     }
 
-    /// Lists of series whose label fulfils a matcher that refuses the empty string.
-    fn candidates(&self, matcher: &Matcher) -> Vec<&Vec<SeriesId>> {
-        let Some(values) = self.postings.get(matcher.name.as_str()) else { return Vec::new() };
-        if let MatchOp::Equal(value) = &matcher.op {
-            return values.get(value.as_str()).into_iter().collect();
+    /// The numbers of the series that fulfil all matchers, sorted. Mostly O(the postings of the values that matchers name), without a
+    /// look at the series; all series are taken where no matcher refuses the empty string.
+    pub fn find(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
+        let mut equal = Vec::new();
+        let mut others = Vec::new();
+        for matcher in matchers {
+            match &matcher.op {
+                MatchOp::Equal(value) if !value.is_empty() => {
+                    let ids = self.postings.get(matcher.name.as_str()).and_then(|values| values.get(value.as_str()));
+                    let Some(ids) = ids else { return Vec::new() };
+                    equal.push(ids);
+                }
+                _ => others.push(matcher),
+            }
         }
-        values.iter().filter(|(value, _)| matcher.matches_value(value)).map(|(_, ids)| ids).collect()
+        equal.sort_by_key(|ids| ids.len());
+        // Those that refuse the empty string first: only they can be a beginning.
+        others.sort_by_key(|matcher| matcher.matches_value(""));
+        let mut equal = equal.into_iter();
+        let mut others = others.into_iter().peekable();
+        let mut found = match equal.next() {
+            Some(shortest) => shortest.clone(),
+            None => match others.next_if(|matcher| !matcher.matches_value("")) {
+                Some(first) => union(self.lists(first, true)),
+                None => self.by_id.iter().map(|series| series.id).collect(),
+            },
+        };
+        equal.for_each(|ids| retain(&mut found, ids, true));
+        others.for_each(|matcher| self.narrow(&mut found, matcher));
+        found
+    }
+
+    /// Leaves those that fulfil a matcher: by the postings of its label, or by the series' labels where these are fewer.
+    fn narrow(&self, found: &mut Vec<SeriesId>, matcher: &Matcher) {
+        /// Looking at a series takes so many times as long as stepping over a number.
+        const LOOK: usize = 16;
+        let with_absent = matcher.matches_value("");
+        let Some(values) = self.postings.get(matcher.name.as_str()) else {
+            if !with_absent {
+                found.clear();
+            }
+            return;
+        };
+        let values_tried = if matches!(matcher.op, MatchOp::NotEqual(_)) { 1 } else { values.len() };
+        if values_tried <= found.len() {
+            let lists = self.lists(matcher, !with_absent);
+            if lists.iter().map(|ids| ids.len()).sum::<usize>() <= found.len() * LOOK {
+                return retain(found, &union(lists), !with_absent);
+            }
+        }
+        found.retain(|id| self.by_id.get(*id).is_some_and(|series| matcher.matches(&series.labels)));
+    }
+
+    /// The lists of the values that a matcher accepts, or of those that it refuses.
+    fn lists(&self, matcher: &Matcher, accepted: bool) -> Vec<&Vec<SeriesId>> {
+        let Some(values) = self.postings.get(matcher.name.as_str()) else { return Vec::new() };
+        match (&matcher.op, accepted) {
+            (MatchOp::Equal(value), true) | (MatchOp::NotEqual(value), false) => {
+                values.get(value.as_str()).into_iter().collect()
+            }
+            _ => {
+                let wanted = values.iter().filter(|(value, _)| matcher.matches_value(value) == accepted);
+                wanted.map(|(_, ids)| ids).collect()
+            }
+        }
     }
 }
 
@@ -270,6 +310,10 @@ mod tests {
         assert_eq!(found(&index, &[regex("mode", "i.*", true)]), [2, 3, 4]);
         assert_eq!(found(&index, &[Matcher::equal("mode", "")]), [3, 4]);
         assert_eq!(found(&index, &[regex("__name__", "up|load", false)]), [3, 4]);
+        assert_eq!(found(&index, &[regex("__name__", "up|load|cpu", false), regex("mode", ".+", false)]), [1, 2]);
+        assert_eq!(found(&index, &[Matcher::equal("__name__", "cpu"), regex("mode", "user|", true)]), [1]);
+        assert_eq!(found(&index, &[Matcher::equal("mode", "user"), Matcher::equal("nothing", "")]), [2]);
+        assert!(found(&index, &[Matcher::equal("mode", "user"), regex("nothing", ".+", false)]).is_empty());
         assert_eq!(found(&index, &[]), [1, 2, 3, 4]);
         assert!(found(&index, &[Matcher::equal("nothing", "x")]).is_empty());
         let user = Arc::clone(index.by_id(2).unwrap());
@@ -279,5 +323,31 @@ mod tests {
         assert!(found(&index, &[Matcher::equal("mode", "user")]).is_empty());
         index.by_id(3).unwrap().head().add_day(1);
         assert!(index.restore(9, &Labels::new([("__name__", "up")])).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn postings_find_what_labels_fulfil(
+            all in proptest::collection::vec(("[ab]", "[xyz]{0,2}", "[xyz]?"), 0..60),
+            asked in proptest::collection::vec(("[ab]", 0usize..4, "[xyz]{0,2}"), 0..4),
+        ) {
+            let mut index = Index::default();
+            for (i, (name, value, other)) in all.iter().enumerate() {
+                let i = i.to_string();
+                index.get_or_add(&Labels::new([(name.as_str(), value.as_str()), ("c", other.as_str()), ("i", i.as_str())]));
+            }
+            let matchers: Vec<Matcher> = asked
+                .iter()
+                .map(|(name, op, value)| match op {
+                    0 => Matcher::equal(name, value),
+                    1 => Matcher { name: name.clone(), op: MatchOp::NotEqual(value.clone()) },
+                    2 => Matcher::regex(name, &format!("{value}.?"), false).unwrap(),
+                    _ => Matcher::regex(name, &format!("{value}.?"), true).unwrap(),
+                })
+                .collect();
+            let fulfil = |series: &&Arc<Series>| matchers.iter().all(|matcher| matcher.matches(&series.labels));
+            let want: Vec<SeriesId> = index.iter().filter(fulfil).map(|series| series.id).collect();
+            proptest::prop_assert_eq!(index.find(&matchers), want);
+        }
     }
 }

@@ -27,6 +27,7 @@ mod metadata;
 mod numbered;
 mod options;
 pub mod packed;
+mod postings;
 mod record;
 pub mod restore;
 mod seal;

@@ -63,8 +63,8 @@ impl Source for Store {
         range: TimeRange,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        let series = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).select(matchers);
-        Ok(Box::new(Found { store: self, series, range, samples_max, taken: AtomicU64::new(0) }))
+        let ids = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).find(matchers);
+        Ok(Box::new(Found { store: self, ids, range, samples_max, taken: AtomicU64::new(0) }))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {
@@ -89,7 +89,8 @@ impl Source for Store {
 /// Series whose labels fulfil the matchers.
 struct Found<'a> {
     store: &'a Store,
-    series: Vec<Arc<Series>>,
+    /// Sorted. What they stand for is looked up by those who read, side by side.
+    ids: Vec<SeriesId>,
     range: TimeRange,
     samples_max: u64,
     /// Samples read so far, by all portions.
@@ -98,12 +99,13 @@ struct Found<'a> {
 
 impl Selection for Found<'_> {
     fn count(&self) -> usize {
-        self.series.len()
+        self.ids.len()
     }
 
     fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError> {
-        for portion in self.series[numbers].chunks(PORTION_SERIES) {
-            for (series, samples) in portion.iter().zip(self.read_portion(portion)?) {
+        for ids in self.ids[numbers].chunks(PORTION_SERIES) {
+            let portion = self.series(ids);
+            for (series, samples) in portion.iter().zip(self.read_portion(&portion)?) {
                 if !samples.is_empty() && show(&series.labels, &samples).is_break() {
                     return Ok(());
                 }
@@ -114,6 +116,12 @@ impl Selection for Found<'_> {
 }
 
 impl Found<'_> {
+    /// Those that are still there: retention may have ended some since.
+    fn series(&self, ids: &[SeriesId]) -> Vec<Arc<Series>> {
+        let index = self.store.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().filter_map(|id| index.by_id(*id)).cloned().collect()
+    }
+
     /// The samples of each series.
     fn read_portion(&self, portion: &[Arc<Series>]) -> Result<Vec<Vec<Sample>>, SelectError> {
         let (from, to) = (day_of(self.range.from), day_of(self.range.to));

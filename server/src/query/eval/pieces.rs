@@ -5,13 +5,18 @@ use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-/// Series in a piece: at least so many that a piece takes longer than a thread's start (about 50 µs), at most so many that two
-/// threads end at about the same time.
+/// Series in a piece: at least so many that what each piece costs by itself does not show, at most so many that two threads end
+/// at about the same time.
 const PIECE_MIN: usize = 64;
 const PIECE_MAX: usize = 256;
 /// Pieces that a thread would get, were all equally fast.
 const PIECES_PER_THREAD: usize = 4;
+
+/// Work that must be left, as far as the pieces done so far tell, for others to be called. On a machine that has no idle core after all
+/// a helper begins only after some 4 ms, and has to be waited for.
+const WORTH_HELP: Duration = Duration::from_millis(2);
 
 /// Cores besides the one that each query has anyway. Reading it takes longer than a small query.
 static SPARE_CORES: LazyLock<usize> =
@@ -56,25 +61,31 @@ pub(crate) fn in_pieces<T: Send, E: Send>(
     let size = (count / ((1 + *SPARE_CORES) * PIECES_PER_THREAD)).clamp(PIECE_MIN, PIECE_MAX);
     let pieces = count.div_ceil(size);
     let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let piece = next.fetch_add(1, Ordering::Relaxed);
-            if piece >= pieces {
-                return done;
-            }
+    let take_one = || {
+        let piece = next.fetch_add(1, Ordering::Relaxed);
+        (piece < pieces).then(|| {
             let result = work(piece * size..count.min((piece + 1) * size));
             if result.is_err() {
                 next.store(pieces, Ordering::Relaxed);
             }
-            done.push((piece, result));
-        }
+            (piece, result)
+        })
     };
-    let helpers = Helpers::take(pieces - 1);
+    let help = || std::iter::from_fn(take_one).collect::<Vec<_>>();
+    let started = Instant::now();
+    let mut helpers = None;
     let mut done = thread::scope(|scope| {
-        let spawn = |_| thread::Builder::new().name("query".to_owned()).spawn_scoped(scope, run).ok();
-        let others: Vec<_> = (0..helpers.0).filter_map(spawn).collect();
-        let mut done = run();
+        let mut others = Vec::new();
+        let mut done = Vec::with_capacity(pieces);
+        while let Some(one) = take_one() {
+            done.push(one);
+            let left = pieces.saturating_sub(next.load(Ordering::Relaxed));
+            if helpers.is_none() && started.elapsed() * left as u32 / done.len() as u32 > WORTH_HELP {
+                let taken = helpers.insert(Helpers::take(left));
+                let spawn = |_| thread::Builder::new().name("query".to_owned()).spawn_scoped(scope, help).ok();
+                others.extend((0..taken.0).filter_map(spawn));
+            }
+        }
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
