@@ -125,6 +125,11 @@ fn counter(name: &str, help: &str) -> IntCounter {
 pub static INGEST_LOG_LINES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_log_lines_total", "Log lines received, by outcome.", &["outcome"]));
 
+/// Times that what OTLP senders sent before was forgotten because there was too much of it.
+pub static INGEST_SEEN_CLEARED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_ingest_seen_cleared_total", "Times the memory of OTLP points was full and begun anew.")
+});
+
 /// Requests of senders refused as a whole, by HTTP status.
 pub static INGEST_REQUESTS_REFUSED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_requests_refused_total", "Requests refused, by status.", &["status"]));

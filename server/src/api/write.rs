@@ -96,6 +96,7 @@ struct Receiver {
     verdicts: Arc<Mutex<VerdictBook>>,
     decodes: Arc<Semaphore>,
     buffers: Arc<Buffers>,
+    seen: Arc<otlp::Seen>,
 }
 
 /// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
@@ -113,7 +114,7 @@ pub fn router(
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
-        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes, buffers: Arc::default() })
+        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes, buffers: Arc::default(), seen: Arc::default() })
 }
 
 /// Why a request was refused as a whole.
@@ -175,11 +176,16 @@ type Body = Result<Bytes, BytesRejection>;
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
     let body = body?;
-    let bytes_max = receiver.limits.decoded_bytes_max;
-    let (batch, mut problems) =
-        receiver.decode(body.len(), move || Ok(otlp::decode(&decompress(&encoding, &body, bytes_max)?)?)).await?;
+    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
+    let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
+    let decode = move || {
+        let body = decompress(&encoding, &body, bytes_max)?;
+        Ok(otlp::decode(&body, &store.known(), &seen)?)
+    };
+    let otlp::Decoded { batch, mut problems, learned } = receiver.decode(bytes, decode).await?;
     telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
     let committed = receiver.append(Batch { mark, ..batch }).await?;
+    receiver.seen.learn(learned);
     add_refused(&mut problems, &committed);
     let partial_success = (problems.count() > 0).then(|| ExportMetricsPartialSuccess {
         rejected_data_points: problems.count() as i64,

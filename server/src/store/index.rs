@@ -62,7 +62,7 @@ impl Series {
     }
 
     /// Whether the index no longer has it: whoever found it before must look for its labels again.
-    pub(super) fn is_forgotten(&self) -> bool {
+    pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
     }
 }

@@ -46,7 +46,7 @@ pub use backup::BackupError;
 pub use cardinality::{Cardinality, Count};
 pub use delete::{DeleteError, Deleted};
 pub use engine::{Known, OpenStoreError, Store, StoreStats};
-pub use index::{Series, SeriesId};
+pub use index::{Finder, Series, SeriesId};
 pub use maintain::MaintainError;
 pub use options::{RawStoreOptions, StoreOptions, StoreOptionsError, parse_retention};
 pub use shared::AppendError;

@@ -11,6 +11,14 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
 
 use super::*;
+use crate::series::Labels;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::{
+    HistogramDataPoint, NumberDataPoint, ResourceMetrics, SummaryDataPoint, number_data_point,
+};
+
+use crate::store::{Store, StoreOptions};
 
 const T: u64 = 1_700_000_000_123_456_789;
 
@@ -54,7 +62,8 @@ fn request(resource: &[(&str, &str)], scope: &str, metrics: Vec<Metric>) -> Vec<
 }
 
 fn check(body: &[u8], expected: &Expect) {
-    let (batch, problems) = decode(body).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let Decoded { batch, problems, .. } = decode(body, &open(&dir).known(), &Seen::default()).unwrap();
     let mut text = String::new();
     for (labels, samples) in &batch.series {
         let samples: Vec<String> = samples
@@ -70,6 +79,10 @@ fn check(body: &[u8], expected: &Expect) {
         writeln!(text, "! {problems}").unwrap();
     }
     expected.assert_eq(&text);
+}
+
+fn open(dir: &tempfile::TempDir) -> Arc<Store> {
+    Store::open(dir.path(), StoreOptions { retention: None, ..StoreOptions::default() }, &[], 0).unwrap()
 }
 
 const AGENT: [(&str, &str); 2] = [("service.name", "node"), ("service.instance.id", "h1")];
@@ -217,7 +230,8 @@ fn several_points_of_a_series_stay_together() {
 proptest! {
     #[test]
     fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = decode(&bytes);
+        let dir = tempfile::tempdir().unwrap();
+        let _ = decode(&bytes, &open(&dir).known(), &Seen::default());
     }
 }
 
@@ -238,12 +252,68 @@ fn what_would_blow_up_is_refused_before_it_does() {
     let wide = metric::Data::Histogram(Histogram { data_points: vec![wide], aggregation_temporality: cumulative });
     let named = metric(&long, "", gauge(vec![number(&[], 1.0), number(&[], 2.0)]));
     let begun = std::time::Instant::now();
-    let (batch, problems) =
-        decode(&request(&[("service.name", "s")], "", vec![metric("m", "", points), metric("h", "", wide), named]))
-            .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let decode = |body: &[u8]| decode(body, &store.known(), &Seen::default()).unwrap();
+    let Decoded { batch, problems, .. } =
+        decode(&request(&[("service.name", "s")], "", vec![metric("m", "", points), metric("h", "", wide), named]));
     assert_eq!((batch.series.len(), problems.count()), (1, 5), "{problems}");
-    let (batch, problems) =
-        decode(&request(&[("service.name", &long)], "", vec![metric("m", "", gauge(vec![number(&[], 1.0)]))])).unwrap();
+    let Decoded { batch, problems, .. } =
+        decode(&request(&[("service.name", &long)], "", vec![metric("m", "", gauge(vec![number(&[], 1.0)]))]));
     assert_eq!((batch.series.len(), problems.count()), (0, 1), "{problems}");
     assert!(begun.elapsed().as_secs() < 20, "time grows with the square of a point's attributes");
+}
+
+/// What came before takes the short way and gives the same; what differs in anything that counts does not.
+#[test]
+fn points_that_came_before_give_the_same_without_being_decoded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, seen) = (open(&dir), Seen::default());
+    let cumulative = AggregationTemporality::Cumulative;
+    let body = |t: u64, value: f64, attributes: &[(&str, &str)], resource: &[(&str, &str)], unit: &str| {
+        let point = || NumberDataPoint { time_unix_nano: T + t * 1_000_000, ..number(attributes, value) };
+        let stale = NumberDataPoint { flags: 1, value: None, ..point() };
+        let whole = NumberDataPoint { value: Some(number_data_point::Value::AsInt(value as i64)), ..point() };
+        let metrics = vec![
+            metric("http.requests", unit, sum(vec![whole], cumulative)),
+            metric("temperature", "Cel", gauge(vec![point()])),
+            metric("ended", "", gauge(vec![stale])),
+        ];
+        request(resource, "lib", metrics)
+    };
+    let resource = [("service.name", "api"), ("host.name", "h9"), ("os.type", "linux")];
+    let take = |body: &[u8]| {
+        let Decoded { batch, problems, learned } = decode(body, &store.known(), &seen).unwrap();
+        let show = |(labels, sample): (&Labels, &Sample)| format!("{labels} {} {:x}", sample.t, sample.v.to_bits());
+        let text: Vec<String> = batch.samples().map(show).collect();
+        let counts = (batch.rows.len(), batch.metadata.len(), learned.points.len(), problems.count());
+        store.append_blocking(batch, T as i64 / 1_000_000 + 1_000).unwrap();
+        seen.learn(learned);
+        (text, counts)
+    };
+    let plain = |t, value| body(t, value, &[("path", "/")], &resource, "1");
+    assert_eq!(take(&plain(0, 1.0)).1, (0, 3, 0, 0), "new series");
+    assert_eq!(take(&plain(1, 2.0)).1, (4, 3, 4, 0), "series of the store");
+    let (text, counts) = take(&plain(2, 3.0));
+    assert_eq!(counts, (4, 0, 0, 0), "points seen before");
+    let t = T as i64 / 1_000_000 + 2;
+    let expected = [
+        format!("http_requests_total{{instance=\"h9\", job=\"api\", path=\"/\"}} {t} {:x}", 3f64.to_bits()),
+        format!("temperature_celsius{{instance=\"h9\", job=\"api\", path=\"/\"}} {t} {:x}", 3f64.to_bits()),
+        format!("ended{{instance=\"h9\", job=\"api\", path=\"/\"}} {t} {:x}", crate::series::STALE_NAN_BITS),
+        format!(
+            "target_info{{host_name=\"h9\", instance=\"h9\", job=\"api\", os_type=\"linux\"}} {t} {:x}",
+            1f64.to_bits()
+        ),
+    ];
+    assert_eq!(text, expected);
+    let other_resource = [("service.name", "api"), ("host.name", "h8"), ("os.type", "linux")];
+    for (body, first) in [
+        (body(3, 4.0, &[("path", "/a")], &resource, "1"), "path=\"/a\""),
+        (body(3, 4.0, &[("path", "/")], &other_resource, "1"), "instance=\"h8\""),
+        (body(3, 4.0, &[("path", "/")], &resource, "s"), "http_requests_seconds_total"),
+    ] {
+        let (text, _) = take(&body);
+        assert!(text.iter().any(|line| line.contains(first)), "{first}: {text:?}");
+    }
 }
