@@ -114,7 +114,16 @@ pub fn router(
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
-        .with_state(Receiver { store, clock, limits, presence, verdicts, decodes, buffers: Arc::default(), seen: Arc::default() })
+        .with_state(Receiver {
+            store,
+            clock,
+            limits,
+            presence,
+            verdicts,
+            decodes,
+            buffers: Arc::default(),
+            seen: Arc::default(),
+        })
 }
 
 /// Why a request was refused as a whole.

@@ -18,7 +18,8 @@ const TEXT_BYTES_MAX: usize = 1_024;
 /// # Errors
 /// The message as a whole is malformed.
 pub fn decode(body: &[u8], now: Timestamp) -> Result<(Vec<LogLine>, Problems), DecodeError> {
-    let request = ExportLogsServiceRequest::decode(body).map_err(|source| DecodeError { what: "logs", source: source.into() })?;
+    let request =
+        ExportLogsServiceRequest::decode(body).map_err(|source| DecodeError { what: "logs", source: source.into() })?;
     let mut lines = Vec::new();
     let mut problems = Problems::default();
     for resource in request.resource_logs {
