@@ -122,7 +122,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.newest = None;
-        let fingerprint = self.seen.fingerprint(0, [resource].into_iter());
+        let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
         let mut scope = Scope { resource, fingerprint, is_agent: false, owner: None };
         for message in scopes {
             scope.is_agent = scope_name(message)? == AGENT_SCOPE;
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
     /// The resource's other attributes, as a series of their own.
     fn target_info(&mut self, scope: &mut Scope<'_>) -> Result<(), DecodeError> {
         let Some(t) = self.newest else { return Ok(()) };
-        let fingerprint = self.seen.fingerprint(scope.fingerprint, [&b"target_info"[..]].into_iter());
+        let fingerprint = self.seen.fingerprint(scope.fingerprint, &[&b"target_info"[..]].into_iter());
         let sample = Sample { t, v: 1.0 };
         if let Some(series) = (self.find)(fingerprint) {
             self.translation.batch.rows.push(Row { series, sample });
@@ -167,8 +167,8 @@ impl<'a> Walk<'a> {
         };
         let kind = [number as u8, u8::from(monotonic), u8::from(scope.is_agent)];
         let parts = [header.name, header.unit, &kind].into_iter().chain(header.metadata.iter().copied());
-        let fingerprint = self.seen.fingerprint(scope.fingerprint, parts.clone());
-        let told = self.seen.fingerprint(0, parts.chain([header.description]));
+        let fingerprint = self.seen.fingerprint(scope.fingerprint, &parts);
+        let told = self.seen.fingerprint(0, &parts.chain([header.description]));
         let mut late = Late { message, told, decoded: None };
         if !self.seen.has_metric(told) {
             late.open(&mut self.translation, scope)?;
@@ -193,7 +193,7 @@ impl<'a> Walk<'a> {
         (late, scope): (&mut Late<'_>, &mut Scope<'_>),
     ) -> Result<(), DecodeError> {
         let (point, attributes) = number_point(message)?;
-        let fingerprint = self.seen.fingerprint(metric, attributes.into_iter());
+        let fingerprint = self.seen.fingerprint(metric, &attributes.iter().copied());
         if let Some(sample) = point
             && let Some(series) = (self.find)(fingerprint)
         {
@@ -247,7 +247,7 @@ fn points_of(metric: &Metric) -> &[opentelemetry_proto::tonic::metrics::v1::Numb
 fn owner<'a>(scope: &'a mut Scope<'_>) -> Result<&'a Owner, DecodeError> {
     let owner = match scope.owner.take() {
         Some(owner) => owner,
-        None => Owner::new(Resource::decode(scope.resource)?),
+        None => Owner::new(&Resource::decode(scope.resource)?),
     };
     Ok(scope.owner.insert(owner))
 }

@@ -50,7 +50,7 @@ pub struct Family {
 
 impl Owner {
     /// Reads a resource.
-    pub fn new(resource: Resource) -> Owner {
+    pub fn new(resource: &Resource) -> Owner {
         let (identity, others) = identity(&resource.attributes);
         let checked = labels::check(identity.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         Owner { identity: checked.map(|()| identity), others }
