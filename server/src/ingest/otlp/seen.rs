@@ -41,7 +41,11 @@ pub struct Learned {
 
 impl Seen {
     /// The fingerprint of parts within something that has one itself.
-    pub fn fingerprint<'a>(&self, within: Fingerprint, parts: &(impl Iterator<Item = &'a [u8]> + Clone)) -> Fingerprint {
+    pub fn fingerprint<'a>(
+        &self,
+        within: Fingerprint,
+        parts: &(impl Iterator<Item = &'a [u8]> + Clone),
+    ) -> Fingerprint {
         let hash = |state: &RandomState| {
             let mut hasher = state.build_hasher();
             hasher.write_u128(within);
