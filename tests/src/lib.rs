@@ -10,6 +10,7 @@ pub mod lab;
 pub mod left_out;
 pub mod petrel;
 pub mod process;
+pub mod prometheus;
 pub mod remote_write;
 pub mod smtp;
 pub mod tree;
