@@ -22,16 +22,16 @@ pub struct Cursor {
     control: Arc<Control>,
     /// The last record that was sent; `None` where none ever was.
     pub position: Option<Position>,
-    /// When the remote engine was first switched on: samples that came before it may not be there.
+    /// When the remote engine was first switched on, where the data folder was new then; else 0.
     pub since: Timestamp,
 }
 
 impl Cursor {
-    /// Reads it, or begins now.
+    /// Reads it, or begins with `since`.
     ///
     /// # Errors
     /// The database fails.
-    pub fn open(control: Arc<Control>, now: Timestamp) -> Result<Cursor, ControlError> {
+    pub fn open(control: Arc<Control>, since: Timestamp) -> Result<Cursor, ControlError> {
         let row = control.read(|connection| {
             connection
                 .query_row("SELECT position, since FROM remote_cursor", [], |row| {
@@ -40,9 +40,10 @@ impl Cursor {
                 .optional()
         })?;
         let Some((position, since)) = row else {
-            control
-                .write(|tx| tx.execute("INSERT INTO remote_cursor (one, position, since) VALUES (1, 0, ?1)", [now]))?;
-            return Ok(Cursor { control, position: None, since: now });
+            control.write(|tx| {
+                tx.execute("INSERT INTO remote_cursor (one, position, since) VALUES (1, 0, ?1)", [since])
+            })?;
+            return Ok(Cursor { control, position: None, since });
         };
         Ok(Cursor { control, position: (position > 0).then_some(position as u64), since })
     }

@@ -55,7 +55,9 @@ impl RemoteEngine {
         cancel: CancellationToken,
     ) -> Result<(RemoteEngine, JoinHandle<()>), OpenRemoteError> {
         let client = Arc::new(Client::new(config)?);
-        let cursor = Cursor::open(Arc::clone(store.control()), clock())?;
+        // A store that has samples already has all that came before; one that is new may replace one that is lost.
+        let since = if store.stats().series == 0 { clock() } else { 0 };
+        let cursor = Cursor::open(Arc::clone(store.control()), since)?;
         let kept = Arc::clone(&store);
         let kept_from = Arc::new(move || kept.kept_from(clock()));
         let bounds = Bounds { kept_from, since: cursor.since, read_recent: config.read_recent };

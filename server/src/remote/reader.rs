@@ -2,6 +2,7 @@
 //! own runtime, which no caller's work can hold up, and the caller waits for it at a channel with a deadline. So it can be called
 //! from anywhere, also from within another runtime, and never blocks for ever.
 
+use std::borrow::Cow;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,7 +90,7 @@ impl Reader {
         }
         // Closed at both ends, as the question; engines differ in whether they count the left one.
         let window_ms = range.to.saturating_sub(range.from).saturating_add(1);
-        let query = format!("{}[{window_ms}ms]", selector(matchers));
+        let query = format!("{}[{window_ms}ms]", selector(matchers, self.pattern()));
         let body = form(&[("query", query), ("time", seconds(range.to))]);
         let answer = self.ask("api/v1/query", FORM, body)?;
         Ok(answer::of_query(&answer, self.protocol == ReadProtocol::Victoriametrics, question)?)
@@ -97,11 +98,19 @@ impl Reader {
 
     fn list(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, ReadError> {
         let mut pairs = vec![("start", seconds(range.from)), ("end", seconds(range.to))];
-        pairs.extend(any_of.iter().map(|matchers| ("match[]", selector(matchers))));
+        pairs.extend(any_of.iter().map(|matchers| ("match[]", selector(matchers, self.pattern()))));
         if any_of.is_empty() {
-            pairs.push(("match[]", selector(&[])));
+            pairs.push(("match[]", selector(&[], self.pattern())));
         }
         Ok(answer::of_series(&self.ask("api/v1/series", FORM, form(&pairs))?)?)
+    }
+
+    /// How expressions are written. VictoriaMetrics' `.` matches every character, and it is fast with plain expressions only.
+    fn pattern(&self) -> fn(&regex::Regex) -> Cow<'_, str> {
+        match self.protocol {
+            ReadProtocol::Victoriametrics => |regex| Cow::Borrowed(wire::pattern(regex)),
+            ReadProtocol::RemoteRead | ReadProtocol::Query => wire::exact_pattern,
+        }
     }
 
     /// One request; blocks until it is answered or its time is over.
@@ -220,15 +229,15 @@ fn seconds(t: Timestamp) -> String {
 }
 
 /// Matchers as PromQL.
-fn selector(matchers: &[Matcher]) -> String {
+fn selector(matchers: &[Matcher], pattern: fn(&regex::Regex) -> Cow<'_, str>) -> String {
     let mut parts: Vec<String> = matchers
         .iter()
         .map(|matcher| {
             let (op, value) = match &matcher.op {
-                MatchOp::Equal(value) => ("=", value.as_str()),
-                MatchOp::NotEqual(value) => ("!=", value.as_str()),
-                MatchOp::Regex(regex) => ("=~", wire::pattern(regex)),
-                MatchOp::NotRegex(regex) => ("!~", wire::pattern(regex)),
+                MatchOp::Equal(value) => ("=", Cow::Borrowed(value.as_str())),
+                MatchOp::NotEqual(value) => ("!=", Cow::Borrowed(value.as_str())),
+                MatchOp::Regex(regex) => ("=~", pattern(regex)),
+                MatchOp::NotRegex(regex) => ("!~", pattern(regex)),
             };
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             format!("{}{op}\"{escaped}\"", matcher.name)
@@ -252,9 +261,10 @@ mod tests {
             Matcher::regex("path", r"C:\\.*|a\.b", false).unwrap(),
             Matcher::equal("q", "\"\n"),
         ];
-        assert_eq!(selector(&matchers), r#"{__name__="up",path=~"C:\\\\.*|a\\.b",q="\"\n"}"#);
-        assert_eq!(selector(&[]), r#"{__name__!=""}"#);
-        assert_eq!(selector(&[Matcher::equal("gone", "")]), r#"{gone="",__name__!=""}"#);
+        let as_prometheus = |matchers: &[Matcher]| selector(matchers, wire::exact_pattern);
+        assert_eq!(as_prometheus(&matchers), r#"{__name__="up",path=~"(?s:C:\\\\.*|a\\.b)",q="\"\n"}"#);
+        assert_eq!(as_prometheus(&[]), r#"{__name__!=""}"#);
+        assert_eq!(as_prometheus(&[Matcher::equal("gone", "")]), r#"{gone="",__name__!=""}"#);
         assert_eq!((seconds(1_500), seconds(7)), ("1.500".to_owned(), "0.007".to_owned()));
         assert_eq!(form(&[("match[]", "{a=\"b c\"}".to_owned())]), b"match%5B%5D=%7Ba%3D%22b+c%22%7D");
         assert!(asked(TimeRange { from: i64::MIN, to: -1 }).is_none());

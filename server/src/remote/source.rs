@@ -11,7 +11,7 @@ use petrel_agent::error_chain::chain;
 use crate::query::source::{MetricMetadata, Note, SelectError, Selected, Selection, Show, Source, TimeRange};
 use crate::series::{Labels, Matcher, Sample, Timestamp};
 
-/// Two sources as one.
+/// Two sources as one. Whoever asks in a way that has no room for notes gets an error where something is missing.
 pub struct Merged {
     /// What is recent.
     pub local: Arc<dyn Source>,
@@ -28,8 +28,7 @@ pub struct Merged {
 pub struct Bounds {
     /// The instant from which on the local store has unlinked nothing.
     pub kept_from: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// When the remote engine was switched on. What is older may be in the local store alone; and if this data folder was new then,
-    /// in the remote engine alone.
+    /// Where the data folder was new when the remote engine was switched on, that time: what is older may be there alone.
     pub since: Timestamp,
     /// Ask the remote engine for everything.
     pub read_recent: bool,
@@ -64,11 +63,17 @@ impl Merged {
             }
         }
     }
+
+    /// This source for those who cannot be told that something is missing.
+    fn strict(&self) -> Merged {
+        let (local, remote) = (Arc::clone(&self.local), Arc::clone(&self.remote));
+        Merged { local, remote, bounds: self.bounds.clone(), is_strict: true }
+    }
 }
 
 impl Source for Merged {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        read_all(self, matchers, range, samples_max, &mut Vec::new())
+        read_all(&self.strict(), matchers, range, samples_max, &mut Vec::new())
     }
 
     fn find<'a>(
@@ -100,7 +105,7 @@ impl Source for Merged {
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {
-        self.series_noting(any_of, range, &mut Vec::new())
+        self.strict().series_noting(any_of, range, &mut Vec::new())
     }
 
     fn series_noting(
@@ -262,8 +267,9 @@ mod tests {
         assert_eq!(away.series_noting(&[], range, &mut told).unwrap().len(), 1);
         assert_eq!(told.len(), 1);
 
-        let strict = Merged { is_strict: true, ..away };
-        assert!(strict.select(&[], range, 1_000).is_err() && strict.series(&[], range).is_err());
+        assert!(away.select(&[], range, 1_000).is_err() && away.series(&[], range).is_err(), "nobody could be told");
+        let strict = away.strict();
+        assert!(strict.find(&[], range, 1_000).is_err());
         assert!(strict.select(&[], recent, 1_000).is_ok());
     }
 }

@@ -1,6 +1,8 @@
 //! Prometheus' remote write and remote read as protobuf: what is sent is written straight from the samples, what comes is read by
 //! `prost`. Formats only; nothing is sent here.
 
+use std::borrow::Cow;
+
 use prost::Message;
 
 use crate::series::{Labels, MatchOp, Matcher, Sample};
@@ -86,15 +88,21 @@ struct LabelMatcher {
 pub fn read_request(matchers: &[Matcher], range: TimeRange) -> Vec<u8> {
     let matchers = matchers.iter().map(|matcher| {
         let (kind, value) = match &matcher.op {
-            MatchOp::Equal(value) => (0, value.as_str()),
-            MatchOp::NotEqual(value) => (1, value.as_str()),
-            MatchOp::Regex(regex) => (2, pattern(regex)),
-            MatchOp::NotRegex(regex) => (3, pattern(regex)),
+            MatchOp::Equal(value) => (0, Cow::Borrowed(value.as_str())),
+            MatchOp::NotEqual(value) => (1, Cow::Borrowed(value.as_str())),
+            MatchOp::Regex(regex) => (2, exact_pattern(regex)),
+            MatchOp::NotRegex(regex) => (3, exact_pattern(regex)),
         };
-        LabelMatcher { kind, name: matcher.name.clone(), value: value.to_owned() }
+        LabelMatcher { kind, name: matcher.name.clone(), value: value.into_owned() }
     });
     let query = Query { from: range.from, to: range.to, matchers: matchers.collect() };
     ReadRequest { queries: vec![query] }.encode_to_vec()
+}
+
+/// The expression for engines whose `.` may not match the end of a line, as Prometheus 2's does not.
+pub fn exact_pattern(regex: &regex::Regex) -> Cow<'_, str> {
+    let text = pattern(regex);
+    if text.contains('.') { Cow::Owned(format!("(?s:{text})")) } else { Cow::Borrowed(text) }
 }
 
 /// The expression as it was written, without the anchors of [`Matcher::regex`].
