@@ -117,7 +117,7 @@ impl Engine {
     pub fn samples(&self, range_selector: &str, at: i64) -> Vec<(String, i64, String)> {
         let form = [("query", range_selector.to_owned()), ("time", at.to_string())];
         let answer = http_client().get(format!("{}/api/v1/query", self.url)).query(&form).send();
-        let answer: Value = answer.and_then(|answer| answer.json()).unwrap_or(Value::Null);
+        let answer: Value = answer.and_then(reqwest::blocking::Response::json).unwrap_or(Value::Null);
         let mut all = Vec::new();
         for series in answer["data"]["result"].as_array().into_iter().flatten() {
             for pair in series["values"].as_array().into_iter().flatten() {

@@ -39,9 +39,8 @@ pub const DOORS: [Door; 6] = [
     Door { name: "record", knock: knock_record, corpus: records },
 ];
 
-/// A remote write message as it is after decompression.
-pub fn knock_remote_write(bytes: &[u8]) {
-    // A store that knows some of the series, because those take another way.
+/// A store that knows some of the series, because those take another way.
+fn store_with_series() -> &'static Arc<Store> {
     static STORE: OnceLock<(tempfile::TempDir, Arc<Store>)> = OnceLock::new();
     let (_, store) = STORE.get_or_init(|| {
         let dir = scratch();
@@ -51,12 +50,23 @@ pub fn knock_remote_write(bytes: &[u8]) {
         store.append_blocking(batch, NOW).expect("a store takes samples");
         (dir, store)
     });
-    let _ = remote_write::decode(bytes, &store.known());
+    store
+}
+
+/// A remote write message as it is after decompression.
+pub fn knock_remote_write(bytes: &[u8]) {
+    let _ = remote_write::decode(bytes, &store_with_series().known());
 }
 
 /// OTLP metrics and logs after decompression.
 pub fn knock_otlp(bytes: &[u8]) {
-    let _ = otlp::decode(bytes);
+    let (store, seen) = (store_with_series(), otlp::Seen::default());
+    // Twice: what was learned takes another way.
+    for _ in 0..2 {
+        if let Ok(decoded) = otlp::decode(bytes, &store.known(), &seen) {
+            seen.learn(decoded.learned);
+        }
+    }
     if let Ok((lines, _)) = otlp_logs::decode(bytes, NOW) {
         let _: Vec<LogLine> = lines;
     }

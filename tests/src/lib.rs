@@ -1,12 +1,9 @@
 //! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
 //! and saying by name what was left out. Test code: it panics where a test would.
 
-<<<<<<< HEAD
 pub mod crash;
 pub mod dice;
-=======
 pub mod engine;
->>>>>>> a57745b (remote, tests: one suite for every source, and runs against the real engines)
 pub mod filler;
 pub mod haproxy;
 pub mod hostile;
