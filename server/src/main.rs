@@ -38,6 +38,9 @@ fn run(command: Command) -> anyhow::Result<u8> {
             serve(&runtime, Reload { path: args.config, overrides }, false)
         }
         Command::Backup(args) => runtime.block_on(cli::backup(&args)),
+        Command::Import(args) => runtime.block_on(cli::import(&args, clock::wall()())),
+        Command::Verify(args) => cli::verify(&args),
+        Command::Repair(args) => cli::repair(&args, clock::wall()()),
         Command::Restore(args) => cli::restore(&args, clock::wall()()),
         other => runtime.block_on(cli::ask(other)),
     };

@@ -124,7 +124,14 @@ fn question(command: &Command) -> Question<'_> {
                 Some(RunsCommand::Abort { id }) => act(id, "abort", "aborted; nothing more of it is delivered"),
             }
         }
-        Command::Up(_) | Command::Serve(_) | Command::Check { .. } | Command::Backup(_) | Command::Restore(_) => {
+        Command::Up(_)
+        | Command::Serve(_)
+        | Command::Check { .. }
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Import(_)
+        | Command::Verify(_)
+        | Command::Repair(_) => {
             unreachable!("these are handled before")
         }
     }

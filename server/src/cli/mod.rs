@@ -7,9 +7,11 @@ mod backup;
 mod check;
 mod client;
 mod connection;
+mod import;
 mod progress;
 mod show;
 mod table;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -18,6 +20,8 @@ use clap::{Args, Parser, Subcommand};
 pub use backup::{backup, restore};
 pub use check::check;
 pub use client::ask;
+pub use import::import;
+pub use verify::{repair, verify};
 
 /// Exit codes of all commands.
 pub mod exit {
@@ -77,6 +81,12 @@ pub enum Command {
     Backup(BackupArgs),
     /// Put a backup into a data directory that no server uses; everything is held until `petrel hold off`
     Restore(RestoreArgs),
+    /// Take over samples from a file in Prometheus or OpenMetrics text, or from a running Prometheus
+    Import(ImportArgs),
+    /// Read every byte of a data directory and say what is damaged; changes nothing
+    Verify(VerifyArgs),
+    /// Rebuild what is damaged from what can be read, keep the originals aside, and say what is lost
+    Repair(RepairArgs),
 }
 
 /// Options of `petrel up`.
@@ -263,6 +273,55 @@ pub struct RestoreArgs {
     /// Move the databases that are there aside
     #[arg(long)]
     pub replace: bool,
+}
+
+/// Options of `petrel import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A file in Prometheus or OpenMetrics text; `-` reads standard input
+    #[arg(conflicts_with = "from", required_unless_present = "from")]
+    pub file: Option<PathBuf>,
+    /// What the file is; without it, OpenMetrics where it ends with `# EOF`
+    #[arg(long, value_parser = ["prometheus", "openmetrics"])]
+    pub format: Option<String>,
+    /// Time of samples that have none (RFC 3339 or Unix seconds); default now
+    #[arg(long)]
+    pub time: Option<String>,
+    /// Address of a Prometheus, or of another source's remote read endpoint
+    #[arg(long)]
+    pub from: Option<String>,
+    /// First time to take from there
+    #[arg(long, requires = "from")]
+    pub start: Option<String>,
+    /// Last time to take from there; default now
+    #[arg(long, requires = "from")]
+    pub end: Option<String>,
+    /// Take only series that fulfil this selector, or another one given so
+    #[arg(long = "match", requires = "from")]
+    pub matches: Vec<String>,
+    /// Where to
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Options of `petrel verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The data directory [default: as `petrel serve`]
+    pub dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `petrel repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The data directory
+    pub dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

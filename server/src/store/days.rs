@@ -52,7 +52,7 @@ pub enum DayError {
         source: rusqlite::Error,
     },
     /// Something in it does not decode.
-    #[error("samples file {path} is damaged at {what} {key}")]
+    #[error("samples file {path} is damaged at {what} {key}; stop the server and run `petrel repair`")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -318,7 +318,8 @@ fn name(day: Day) -> String {
     }
 }
 
-fn parse_name(name: &str) -> Option<Day> {
+/// The day that a file of this name holds, where it is a samples file.
+pub(super) fn parse_name(name: &str) -> Option<Day> {
     let date: NaiveDate = name.strip_prefix("samples-")?.strip_suffix(".db")?.parse().ok()?;
     let seconds = date.and_hms_opt(0, 0, 0)?.and_utc().timestamp();
     Day::try_from(seconds.div_euclid(DAY_MS / 1000)).ok()

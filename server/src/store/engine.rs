@@ -23,7 +23,7 @@ use super::options::StoreOptions;
 use super::record::RecordSeries;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
-use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite};
+use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite, wal};
 use crate::series::Timestamp;
 
 /// Highest number of a journal file that nothing needs any more but a backlog: all its samples are sealed and its marks are in
@@ -63,13 +63,13 @@ pub enum OpenStoreError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The control database failed.
-    #[error(transparent)]
+    #[error("the data directory cannot be opened; if a file is damaged, `petrel repair` saves what can be read of it")]
     Control(#[from] ControlError),
     /// A samples file failed.
-    #[error(transparent)]
+    #[error("the data directory cannot be opened; if a file is damaged, `petrel repair` saves what can be read of it")]
     Day(#[from] DayError),
     /// A journal failed.
-    #[error(transparent)]
+    #[error("the data directory cannot be opened; if a file is damaged, `petrel repair` saves what can be read of it")]
     Replay(#[from] ReplayError),
     /// The directory cannot be listed, or the writer thread cannot be started.
     #[error("data directory {dir} cannot be used")]
@@ -79,6 +79,18 @@ pub enum OpenStoreError {
         /// The system's word.
         #[source]
         source: std::io::Error,
+    },
+    /// SQLite would drop transactions that were synced.
+    #[error(
+        "the log of {path} is damaged at frame {frame}; a start would drop {commits} commits behind it. `petrel repair` saves what can be read"
+    )]
+    DamagedLog {
+        /// The database.
+        path: PathBuf,
+        /// Which frame.
+        frame: u64,
+        /// How many transactions.
+        commits: u64,
     },
     /// A restore was cut off.
     #[error("a restore of a backup into {dir} did not finish; run `petrel restore FILE --replace` again")]
@@ -131,6 +143,7 @@ impl Store {
             return Err(OpenStoreError::RestoreUnfinished { dir: dir.to_owned() });
         }
         backup::remove_staged(dir).map_err(unusable)?;
+        check_logs(dir)?;
         let own = [MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
         let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
         let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
@@ -295,6 +308,19 @@ impl Shared {
             self.metadata.lock().unwrap_or_else(PoisonError::into_inner).not_written(rows);
         }
     }
+}
+
+/// Refuses logs of which SQLite would silently drop what was acknowledged.
+fn check_logs(dir: &Path) -> Result<(), OpenStoreError> {
+    let unusable = |source| OpenStoreError::Directory { dir: dir.to_owned(), source };
+    for path in backup::databases(dir).map_err(unusable)? {
+        let found = wal::check(&sqlite::files(&path)[1]).map_err(unusable)?;
+        if found.is_damaged() {
+            let frame = found.broken_at.unwrap_or(0);
+            return Err(OpenStoreError::DamagedLog { path, frame, commits: found.commits_after });
+        }
+    }
+    Ok(())
 }
 
 /// Puts the series of all samples files into the index.

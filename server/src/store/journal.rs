@@ -41,7 +41,7 @@ pub enum ReplayError {
         source: rusqlite::Error,
     },
     /// A record is damaged.
-    #[error("record {row} of journal {path} is damaged; move the file away to start without the samples in it")]
+    #[error("record {row} of journal {path} is damaged; `petrel repair` saves what can be read of it")]
     Record {
         /// The file.
         path: PathBuf,

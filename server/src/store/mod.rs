@@ -29,7 +29,9 @@ mod options;
 pub mod packed;
 mod postings;
 mod record;
+pub mod repair;
 pub mod restore;
+mod salvage;
 mod seal;
 mod select;
 mod shared;
@@ -37,6 +39,8 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod varint;
+pub mod verify;
+mod wal;
 mod walk;
 mod writer;
 

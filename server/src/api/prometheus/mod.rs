@@ -6,7 +6,7 @@ pub mod admin;
 mod federate;
 mod gate;
 pub(super) mod json;
-pub(super) mod params;
+pub(crate) mod params;
 mod remote_read;
 mod series;
 mod signature;

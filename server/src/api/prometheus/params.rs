@@ -135,7 +135,7 @@ pub(in crate::api) fn selector(parameter: &str, text: &str) -> Result<Vec<Matche
     }
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<f64>() {
         let ms = (seconds * 1000.0).round();
         return (!ms.is_nan()).then(|| ms.clamp(-TIME_MS_MAX, TIME_MS_MAX) as i64);

@@ -2,6 +2,7 @@
 
 mod backup;
 mod chunk;
+mod damage;
 mod deletion;
 mod engine;
 mod golden;
