@@ -28,6 +28,20 @@ pub trait Source: Send + Sync {
         Ok(Box::new(self.select(matchers, range, samples_max)?))
     }
 
+    /// As [`Source::find`], for a source that keeps only a summary of old samples: it shows there what the view needs.
+    ///
+    /// # Errors
+    /// As [`Source::find`].
+    fn find_for<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        _view: View,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        self.find(matchers, range, samples_max)
+    }
+
     /// Label sets of the series that fulfil any of the matcher lists (all series where there is none) and may have a sample
     /// in the range.
     ///
@@ -89,15 +103,6 @@ impl Selection for Vec<Selected> {
     }
 }
 
-/// A closed range of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeRange {
-    /// First instant that belongs to it.
-    pub from: Timestamp,
-    /// Last instant that belongs to it.
-    pub to: Timestamp,
-}
-
 /// What a source has to say of an answer beside its samples; it stands in the answer to the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
@@ -105,6 +110,50 @@ pub enum Note {
     Warning(String),
     /// Worth knowing, and nothing is missing.
     Info(String),
+}
+
+/// What samples are looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// What of them counts.
+    pub column: Column,
+    /// Width of the windows, or the lookback, that they are seen through.
+    pub window_ms: i64,
+}
+
+impl View {
+    /// Values as they were, seen through Prometheus' lookback.
+    pub const PLAIN: View = View { column: Column::Last, window_ms: 300_000 };
+}
+
+/// What of samples counts for a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Values that were.
+    Last,
+    /// How much a counter rises, falls seen as resets.
+    Counter,
+    /// How much a value changes.
+    Slope,
+    /// The least value.
+    Least,
+    /// The greatest value.
+    Greatest,
+    /// The sum of the values.
+    Sum,
+    /// How many samples there are.
+    Count,
+    /// The mean of the values.
+    Mean,
+}
+
+/// A closed range of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    /// First instant that belongs to it.
+    pub from: Timestamp,
+    /// Last instant that belongs to it.
+    pub to: Timestamp,
 }
 
 /// One series of an answer.

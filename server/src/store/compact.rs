@@ -70,7 +70,8 @@ impl Store {
     }
 }
 
-fn is_compacted(file: &DayFile) -> Result<bool, DayError> {
+/// Whether nothing was written to a day since it was compacted.
+pub fn is_compacted(file: &DayFile) -> Result<bool, DayError> {
     file.read(|connection| {
         connection
             .query_row("SELECT EXISTS (SELECT 1 FROM compacted)", [], |row| row.get(0))

@@ -19,7 +19,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS series (block INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS chunk (key INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS sealed (series INTEGER PRIMARY KEY, through INTEGER NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS compacted (at INTEGER PRIMARY KEY) STRICT;";
+    CREATE TABLE IF NOT EXISTS compacted (at INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE IF NOT EXISTS rolled (done INTEGER PRIMARY KEY) STRICT;";
 
 /// Bits of a chunk's key below the series' number. Merging keeps the numbers small: a day has 17,280 ticks of sealing at most.
 const CHUNK_BITS: u32 = 20;
@@ -205,23 +206,26 @@ impl DayFile {
 
 /// Notes that a day's samples were changed, so that what was made of them is made anew. Part of every transaction that does.
 pub fn touch(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM compacted", []).map(drop)
+    tx.execute_batch("DELETE FROM compacted; DELETE FROM rolled;")
 }
 
 /// Appends a list of series to a file.
 pub fn put_series(tx: &Transaction<'_>, series: &[(SeriesId, &Labels)]) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT INTO series (body) VALUES (?1)")?.execute([pack_series(series)?])?;
+    Ok(())
+}
+
+/// A list of series as bytes.
+pub fn pack_series(series: &[(SeriesId, &Labels)]) -> rusqlite::Result<Vec<u8>> {
     let mut body = Vec::new();
     for (id, labels) in series {
         varint::put(&mut body, *id);
         record::put_labels(&mut body, labels);
     }
-    let packed =
-        packed::pack(&body, SERIES_LEVEL).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    tx.prepare_cached("INSERT INTO series (body) VALUES (?1)")?.execute([packed])?;
-    Ok(())
+    packed::pack(&body, SERIES_LEVEL).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Reads what [`put_series`] wrote.
+/// Reads what [`pack_series`] wrote.
 ///
 /// # Errors
 /// The bytes are damaged.

@@ -55,6 +55,8 @@ impl Store {
         for slice in found.chunks(SLICE_SERIES) {
             deleted.chunks += self.delete_slice(slice, range)?;
         }
+        let _one = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        self.delete_rolled(any_of, range)?;
         telemetry::STORE_DELETIONS.inc();
         Ok(deleted)
     }

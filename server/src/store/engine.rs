@@ -21,6 +21,7 @@ use super::marks::{self, HighMarks};
 use super::metadata::{self, Metadata};
 use super::options::StoreOptions;
 use super::record::RecordSeries;
+use super::rollup::Rollups;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
 use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite, wal};
@@ -153,7 +154,7 @@ impl Store {
                 days.unlink(file.day).map_err(unusable)?;
             }
         }
-        let shared = Shared::new(dir.to_owned(), options, control, days);
+        let shared = Shared::new(dir.to_owned(), options, control, (days, Rollups::open(dir)?));
         if let (Some(_), Some(oldest)) = (shared.options.size_bytes_max, shared.days.all().first()) {
             // Days before it may have been unlinked for their size by an earlier start.
             shared.unlinked_before.store(i64::from(oldest.day) * DAY_MS, Ordering::SeqCst);
@@ -289,6 +290,7 @@ impl Store {
         }
         self.shared.write_metadata();
         self.shared.days.close_idle();
+        self.shared.rollups.close_idle();
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

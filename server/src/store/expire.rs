@@ -5,14 +5,17 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tracing::info;
 
+use super::days::DayFile;
 use super::engine::{Store, retire};
 use super::head::{DAY_MS, Day, day_of};
 use super::index::Series;
 use super::journal::{self, Position};
-use super::maintain::MaintainError;
+use super::maintain::{MaintainError, Maintenance};
+use super::rollup::RollupFile;
 use super::sqlite;
 use crate::series::Timestamp;
 use crate::telemetry;
@@ -39,38 +42,68 @@ impl Store {
         Ok(())
     }
 
-    /// Unlinks the oldest day that lies before the retention; says whether there was one.
-    pub(super) fn expire_day(&self, now: Timestamp) -> Result<bool, MaintainError> {
-        let Some(retention) = self.shared.options.retention else { return Ok(false) };
-        let first = now - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        let over = |day: &Day| (i64::from(*day) + 1) * DAY_MS <= first;
-        let Some(day) = self.shared.days.all().iter().map(|file| file.day).filter(over).min() else { return Ok(false) };
-        self.unlink_day(day, Expiry::Age)
+    /// Unlinks the oldest day that lies before the retention, or else the oldest rollups before theirs; says whether it did.
+    pub(super) fn expire_one(&self, maintenance: &mut Maintenance, now: Timestamp) -> Result<bool, MaintainError> {
+        let is_over = |end: Day, kept: Option<Duration>| {
+            let kept = kept.and_then(|kept| i64::try_from(kept.as_millis()).ok());
+            kept.is_some_and(|kept| i64::from(end) * DAY_MS <= now - kept)
+        };
+        let options = &self.shared.options;
+        let oldest = self.shared.days.all().into_iter().next();
+        if let Some(file) = oldest.filter(|file| is_over(file.day + 1, options.retention)) {
+            return self.unlink_day(maintenance, &file, Expiry::Age);
+        }
+        let is_old = |file: &Arc<RollupFile>| {
+            // Where a level was switched off, what is left of it stays as long as it would by the defaults.
+            let kept = options.rollup(file.level).unwrap_or(file.level.kept_default());
+            is_over(file.level.file_end(file.first), Some(kept))
+        };
+        match self.shared.rollups.all().into_iter().find(is_old) {
+            Some(file) => self.unlink_rollup(&file, Expiry::Age),
+            None => Ok(false),
+        }
     }
 
-    /// Unlinks the oldest day while the directory is larger than it may be; says whether it did. Never today's nor the newest,
-    /// so that a clock set wrongly cannot take what is being written.
-    pub(super) fn shrink_to_size(&self, now: Timestamp) -> Result<bool, MaintainError> {
+    /// Unlinks the oldest day while the directory is larger than it may be, or else the oldest rollups; says whether it did.
+    /// Never today's day nor the newest, so that a clock set wrongly cannot take what is being written.
+    pub(super) fn shrink_to_size(&self, maintenance: &mut Maintenance, now: Timestamp) -> Result<bool, MaintainError> {
         let Some(size_max) = self.shared.options.size_bytes_max else { return Ok(false) };
         let bytes = self.shared.disk_bytes();
-        let days = self.shared.days.all();
-        let (Some(oldest), Some(newest)) = (days.first(), days.last()) else { return Ok(false) };
-        if bytes <= size_max || oldest.day >= day_of(now).min(newest.day) {
+        if bytes <= size_max {
             return Ok(false);
         }
-        self.unlink_day(oldest.day, Expiry::Size { bytes, size_max })
+        let days = self.shared.days.all();
+        let newest = days.last().map_or(Day::MAX, |file| file.day).min(day_of(now));
+        if let Some(oldest) = days.first().filter(|oldest| oldest.day < newest) {
+            return self.unlink_day(maintenance, oldest, Expiry::Size { bytes, size_max });
+        }
+        match self.shared.rollups.all().first() {
+            Some(file) => self.unlink_rollup(file, Expiry::Size { bytes, size_max }),
+            None => Ok(false),
+        }
     }
 
-    fn unlink_day(&self, day: Day, expiry: Expiry) -> Result<bool, MaintainError> {
-        let Some(file) = self.shared.days.get(day) else { return Ok(false) };
+    /// Unlinks a day once its rollups are built, which may take some passes.
+    fn unlink_day(&self, maintenance: &mut Maintenance, file: &DayFile, expiry: Expiry) -> Result<bool, MaintainError> {
+        if !self.is_rolled(file)? && !self.roll(&mut maintenance.rolling, file.day)? {
+            return Ok(false);
+        }
+        self.close_rolled(file.day)?;
         let freed = sqlite::bytes(&file.path);
-        self.shared.days.unlink(day)?;
-        self.shared.unlinked_before.fetch_max((i64::from(day) + 1) * DAY_MS, Ordering::SeqCst);
+        self.shared.days.unlink(file.day)?;
+        self.shared.unlinked_before.fetch_max((i64::from(file.day) + 1) * DAY_MS, Ordering::SeqCst);
         expiry.tell(&file.path, freed);
         let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
         for series in index.iter() {
-            series.head().remove_day(day);
+            series.head().remove_day(file.day);
         }
+        Ok(true)
+    }
+
+    fn unlink_rollup(&self, file: &RollupFile, expiry: Expiry) -> Result<bool, MaintainError> {
+        let freed = sqlite::bytes(&file.path);
+        self.shared.rollups.unlink(file)?;
+        expiry.tell(&file.path, freed);
         Ok(true)
     }
 

@@ -12,7 +12,9 @@ use tracing::warn;
 use super::control::ControlError;
 use super::days::DayError;
 use super::engine::{RetireError, Store};
+use super::head::Day;
 use super::journal::{self, Position};
+use super::rollup::Rolling;
 use crate::series::Timestamp;
 
 /// Age at which a journal file is sealed whatever its heads hold: bounds the replay of a fleet that sends little.
@@ -39,12 +41,24 @@ pub struct Maintenance {
     shrunk: Option<Instant>,
     /// Whether there may be series that have nothing left.
     pub(super) forget_due: bool,
+    /// The day whose rollups are being built.
+    pub(super) rolling: Option<Rolling>,
+    /// When rollups were last built of each day.
+    pub(super) rolled: BTreeMap<Day, Instant>,
 }
 
 impl Maintenance {
     /// Nothing seen yet.
     pub fn new(now: Timestamp) -> Maintenance {
-        Maintenance { ended: BTreeMap::new(), active: (0, now), expired: None, shrunk: None, forget_due: false }
+        Maintenance {
+            ended: BTreeMap::new(),
+            active: (0, now),
+            expired: None,
+            shrunk: None,
+            forget_due: false,
+            rolling: None,
+            rolled: BTreeMap::new(),
+        }
     }
 }
 
@@ -80,6 +94,7 @@ impl Store {
         problems.extend(self.retire_journals().err());
         self.expire(&mut maintenance, now, &mut problems);
         problems.extend(self.compact_one(now).err());
+        problems.extend(self.roll_one(&mut maintenance, now).err());
         for problem in &problems {
             warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
         }
@@ -114,14 +129,14 @@ impl Store {
     fn expire(&self, maintenance: &mut Maintenance, now: Timestamp, problems: &mut Vec<MaintainError>) {
         let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         if is_due(maintenance.expired, EXPIRE_EVERY) {
-            match self.expire_day(now) {
+            match self.expire_one(maintenance, now) {
                 Ok(true) => (maintenance.expired, maintenance.forget_due) = (Some(Instant::now()), true),
                 Ok(false) => {}
                 Err(error) => problems.push(error),
             }
         }
         if is_due(maintenance.shrunk, SHRINK_EVERY) {
-            match self.shrink_to_size(now) {
+            match self.shrink_to_size(maintenance, now) {
                 Ok(true) => (maintenance.shrunk, maintenance.forget_due) = (Some(Instant::now()), true),
                 Ok(false) => {}
                 Err(error) => problems.push(error),

@@ -31,6 +31,7 @@ mod postings;
 mod record;
 pub mod repair;
 pub mod restore;
+mod rollup;
 mod salvage;
 mod seal;
 mod select;

@@ -13,8 +13,9 @@ use super::days::{DayError, DayFile, chunk_keys, series_of};
 use super::engine::Store;
 use super::head::{Day, day_of, merge};
 use super::index::{Series, SeriesId};
+use super::rollup::Rolled;
 use super::varint::DecodeError;
-use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Show, Source, TimeRange};
+use crate::query::source::{MetricMetadata, Note, SelectError, Selected, Selection, Show, Source, TimeRange, View};
 use crate::series::{Labels, Matcher, NAME, Sample, Timestamp};
 
 impl Store {
@@ -63,8 +64,22 @@ impl Source for Store {
         range: TimeRange,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        let ids = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).find(matchers);
-        Ok(Box::new(Found { store: self, ids, range, samples_max, taken: AtomicU64::new(0) }))
+        self.find_for(matchers, range, View::PLAIN, samples_max)
+    }
+
+    fn find_for<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        view: View,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        let rolled = self.rolled(matchers, range, view, samples_max)?;
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let (ids, alone) = (index.find(matchers), rolled.alone(|labels| index.get(labels).is_some()));
+        drop(index);
+        let taken = AtomicU64::new(rolled.samples());
+        Ok(Box::new(Found { store: self, ids, range, samples_max, taken, rolled, alone }))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {
@@ -78,7 +93,7 @@ impl Source for Store {
         let unique: BTreeMap<SeriesId, Arc<Series>> =
             lists.into_iter().flatten().map(|series| (series.id, series)).collect();
         let present = unique.into_values().filter(|series| series.head().may_have(range));
-        Ok(present.map(|series| series.labels.clone()).collect())
+        self.add_rolled_series(any_of, range, present.map(|series| series.labels.clone()).collect())
     }
 
     fn metadata(&self) -> Vec<(String, MetricMetadata)> {
@@ -95,23 +110,39 @@ struct Found<'a> {
     samples_max: u64,
     /// Samples read so far, by all portions.
     taken: AtomicU64,
+    /// What rollups add.
+    rolled: Rolled,
+    /// Series that only rollups know.
+    alone: Vec<Labels>,
 }
 
 impl Selection for Found<'_> {
     fn count(&self) -> usize {
-        self.ids.len()
+        self.ids.len() + self.alone.len()
     }
 
     fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError> {
-        for ids in self.ids[numbers].chunks(PORTION_SERIES) {
+        let known = self.ids.len();
+        for ids in self.ids[numbers.start.min(known)..numbers.end.min(known)].chunks(PORTION_SERIES) {
             let portion = self.series(ids);
             for (series, samples) in portion.iter().zip(self.read_portion(&portion)?) {
+                let samples = self.rolled.join(&series.labels, samples);
                 if !samples.is_empty() && show(&series.labels, &samples).is_break() {
                     return Ok(());
                 }
             }
         }
+        for labels in &self.alone[numbers.start.max(known) - known..numbers.end.max(known) - known] {
+            let samples = self.rolled.join(labels, Vec::new());
+            if !samples.is_empty() && show(labels, &samples).is_break() {
+                return Ok(());
+            }
+        }
         Ok(())
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.rolled.notes.clone()
     }
 }
 

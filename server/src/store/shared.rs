@@ -11,6 +11,7 @@ use super::index::{Index, Series};
 use super::journal::{Position, first_position};
 use super::metadata::Metadata;
 use super::options::StoreOptions;
+use super::rollup::Rollups;
 use super::{Accepted, Batch, RefusedReason, Row};
 use crate::query::source::MetricMetadata;
 use crate::series::{Labels, Sample, Timestamp};
@@ -116,6 +117,8 @@ pub struct Shared {
     pub index: RwLock<Index>,
     /// Samples files.
     pub days: Days,
+    /// Rollups' files.
+    pub rollups: Rollups,
     /// Held by the writer from finding series to applying samples, and by whoever forgets series.
     pub gate: Mutex<()>,
     /// What senders told about metrics.
@@ -137,13 +140,14 @@ pub struct Shared {
 
 impl Shared {
     /// The state at the start; `journal` is the number of the first file to be written.
-    pub fn new(dir: PathBuf, options: StoreOptions, control: Arc<Control>, days: Days) -> Shared {
+    pub fn new(dir: PathBuf, options: StoreOptions, control: Arc<Control>, (days, rollups): (Days, Rollups)) -> Shared {
         Shared {
             dir,
             options,
             control,
             index: RwLock::default(),
             days,
+            rollups,
             gate: Mutex::default(),
             metadata: Mutex::default(),
             journal_active: AtomicU64::new(1),

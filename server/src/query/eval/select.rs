@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use crate::query::ast::{At, Edges, Expr, Range, Selector, Subquery};
 use crate::query::error::QueryError;
 use crate::query::functions::between;
-use crate::query::source::{SelectError, TimeRange};
+use crate::query::source::{Column, SelectError, TimeRange, View};
 use crate::series::{Labels, Sample, Timestamp};
 
 use super::Evaluator;
@@ -174,7 +174,8 @@ impl Evaluator<'_> {
         let times = ends.grid(grid);
         let (lookback_ms, meter) = (self.limits.lookback_ms, &self.meter);
         let range = TimeRange { from: times.start - lookback_ms + 1, to: times.last() };
-        self.each_series(selector, range, |labels, samples| {
+        let view = View { column: Column::Last, window_ms: lookback_ms };
+        self.each_series(selector, range, view, |labels, samples| {
             let mut values = Vec::with_capacity(grid.count);
             let (mut next, mut found) = (0, false);
             for step in 0..times.count {
@@ -200,7 +201,8 @@ impl Evaluator<'_> {
         let times = ends.grid(grid);
         let (lookback_ms, meter) = (self.limits.lookback_ms, &self.meter);
         let range = TimeRange { from: times.start - lookback_ms + 1, to: times.last() + lookback_ms };
-        self.each_series(selector, range, |labels, samples| {
+        let view = View { column: Column::Last, window_ms: lookback_ms };
+        self.each_series(selector, range, view, |labels, samples| {
             let samples = without_markers(samples);
             let mut values = Vec::with_capacity(grid.count);
             for step in 0..times.count {
@@ -239,7 +241,8 @@ impl Evaluator<'_> {
         let times = ends.grid(grid);
         let edges = range.selector.edges;
         let covered = range_of(&times, range.range_ms, self.reach(edges));
-        let series = self.each_series(&range.selector, covered, |labels, samples| {
+        let view = View { column: Column::Last, window_ms: range.range_ms };
+        let series = self.each_series(&range.selector, covered, view, |labels, samples| {
             let samples = without_markers(samples).into_owned();
             let series = WindowSeries { labels: labels.clone(), drop_name: false, samples };
             Ok((!series.samples.is_empty()).then_some(series))
@@ -277,11 +280,12 @@ impl Evaluator<'_> {
     }
 
     /// The value of `of` at each window of each series of a range selector or subquery; windows without samples have none, and
-    /// series without any value are left out.
+    /// series without any value are left out. Where raw samples are gone, `column` says what of them counts.
     pub(crate) fn over_windows(
         &self,
         expr: &Expr,
         grid: &Grid,
+        column: Column,
         of: impl Fn(&Window<'_>) -> Option<f64> + Sync,
     ) -> Result<Vec<Stream>, QueryError> {
         let meter = &self.meter;
@@ -290,7 +294,8 @@ impl Evaluator<'_> {
             let reach = self.reach(range.selector.edges);
             let slide = Slide { meter, grid, range_ms: range.range_ms, ends, reach };
             let covered = range_of(&ends.grid(grid), range.range_ms, reach);
-            return self.each_series(&range.selector, covered, |labels, samples| {
+            let view = View { column, window_ms: range.range_ms };
+            return self.each_series(&range.selector, covered, view, |labels, samples| {
                 let values = slide.over(&without_markers(samples), &of)?;
                 Ok(values.map(|values| Stream { labels: labels.clone(), drop_name: false, values }))
             });
@@ -331,6 +336,7 @@ impl Evaluator<'_> {
         &self,
         selector: &Selector,
         range: TimeRange,
+        view: View,
         of: impl Fn(&Labels, &[Sample]) -> Result<Option<T>, QueryError> + Sync,
     ) -> Result<Vec<T>, QueryError> {
         let (meter, samples_max) = (&self.meter, self.limits.samples_max);
@@ -338,7 +344,7 @@ impl Evaluator<'_> {
             SelectError::TooManySamples { .. } => QueryError::TooManySamples { samples_max },
             SelectError::Read(_) => QueryError::Select(error),
         };
-        let found = self.source.find(&selector.matchers, range, self.samples_left()).map_err(failed)?;
+        let found = self.source.find_for(&selector.matchers, range, view, self.samples_left()).map_err(failed)?;
         let made = in_pieces(found.count(), |piece| {
             let mut made = Vec::with_capacity(piece.len());
             let mut stopped = None;

@@ -6,6 +6,7 @@ use crate::query::ast::Expr;
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Frame, Grid, Stream};
+use crate::query::source::Column;
 use crate::series::{Labels, MatchOp, NAME};
 
 /// One at each step without any series.
@@ -16,7 +17,7 @@ pub(super) fn instant(evaluator: &Evaluator<'_>, expr: &Expr, grid: &Grid) -> Re
 
 /// One at each step without any sample in its window.
 pub(super) fn over_time(evaluator: &Evaluator<'_>, expr: &Expr, grid: &Grid) -> Result<Frame, QueryError> {
-    let streams = evaluator.over_windows(expr, grid, |_| Some(1.0))?;
+    let streams = evaluator.over_windows(expr, grid, Column::Last, |_| Some(1.0))?;
     Ok(invert(&streams, expr, grid))
 }
 

@@ -5,6 +5,7 @@ use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid};
 use crate::query::eval::select::{Window, edges_of, has_fixed_windows};
+use crate::query::source::Column;
 
 use super::stats::{Mean, Spread, Sum, quantile, regression};
 use super::{arg, edges, rate};
@@ -41,22 +42,37 @@ pub(super) fn plain(name: &str) -> Option<OfWindow> {
     })
 }
 
+/// What of samples counts for a function of this file, where the raw ones are gone.
+pub(super) fn column(name: &str) -> Column {
+    match name {
+        "rate" | "increase" | "irate" | "resets" => Column::Counter,
+        "delta" | "idelta" | "deriv" | "predict_linear" | "double_exponential_smoothing" => Column::Slope,
+        "min_over_time" | "ts_of_min_over_time" => Column::Least,
+        "max_over_time" | "ts_of_max_over_time" => Column::Greatest,
+        "sum_over_time" => Column::Sum,
+        "count_over_time" => Column::Count,
+        "avg_over_time" => Column::Mean,
+        _ => Column::Last,
+    }
+}
+
 /// A function of [`plain`] over each window.
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid, of: OfWindow) -> Result<Frame, QueryError> {
     let expr = arg(call, 0)?;
+    let name = call.function.as_str();
+    let column = column(name);
     let of = edges::function(&call.function, edges_of(expr)).unwrap_or(of);
     let mut streams = if has_fixed_windows(expr) {
         // All steps have the same window: one stands for all.
-        let mut streams = evaluator.over_windows(expr, &Grid { count: 1, ..*grid }, of)?;
+        let mut streams = evaluator.over_windows(expr, &Grid { count: 1, ..*grid }, column, of)?;
         for stream in &mut streams {
             evaluator.hold(grid.count as u64)?;
             stream.values.resize(grid.count, stream.values[0]);
         }
         streams
     } else {
-        evaluator.over_windows(expr, grid, of)?
+        evaluator.over_windows(expr, grid, column, of)?
     };
-    let name = call.function.as_str();
     if matches!(name, "rate" | "increase") {
         for stream in &streams {
             warn_of_gauge(evaluator, call, stream.labels.name());
@@ -81,18 +97,19 @@ fn warn_of_gauge(evaluator: &Evaluator<'_>, call: &Call, metric: &str) {
 /// `quantile_over_time`, `predict_linear`, `double_exponential_smoothing`: their numbers may differ from step to step.
 pub(super) fn with_params(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Result<Frame, QueryError> {
     let scalar = |place| evaluator.scalar(arg(call, place)?, grid);
+    let column = column(call.function.as_str());
     let streams = match call.function.as_str() {
         "quantile_over_time" => {
             let q = scalar(0)?;
             evaluator.check_quantiles(&q, call.arg_place(0));
-            over(evaluator, arg(call, 1)?, grid, |window| {
+            over(evaluator, arg(call, 1)?, (grid, column), |window| {
                 let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.v).collect();
                 Some(quantile(q[window.step], &mut values))
             })?
         }
         "predict_linear" => {
             let ahead_s = scalar(1)?;
-            over(evaluator, arg(call, 0)?, grid, |window| {
+            over(evaluator, arg(call, 0)?, (grid, column), |window| {
                 if window.samples.len() < 2 {
                     return None;
                 }
@@ -104,7 +121,9 @@ pub(super) fn with_params(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -
             let (smoothing, trend) = (scalar(1)?, scalar(2)?);
             check_factors(&smoothing, "smoothing", "sf")?;
             check_factors(&trend, "trend", "tf")?;
-            over(evaluator, arg(call, 0)?, grid, |window| smoothed(window, smoothing[window.step], trend[window.step]))?
+            over(evaluator, arg(call, 0)?, (grid, column), |window| {
+                smoothed(window, smoothing[window.step], trend[window.step])
+            })?
         }
     };
     Ok(streams)
@@ -113,10 +132,10 @@ pub(super) fn with_params(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -
 fn over(
     evaluator: &Evaluator<'_>,
     expr: &Expr,
-    grid: &Grid,
+    (grid, column): (&Grid, Column),
     of: impl Fn(&Window<'_>) -> Option<f64> + Sync,
 ) -> Result<Frame, QueryError> {
-    let mut streams = evaluator.over_windows(expr, grid, of)?;
+    let mut streams = evaluator.over_windows(expr, grid, column, of)?;
     for stream in &mut streams {
         stream.drop_name = true;
     }

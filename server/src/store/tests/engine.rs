@@ -215,9 +215,13 @@ fn future_old_and_surplus_samples_are_refused_by_name() {
 fn retention_unlinks_days_and_forgets_their_series() {
     let dir = tempfile::tempdir().unwrap();
     let day = 86_400_000;
-    let store =
-        Store::open(dir.path(), StoreOptions { retention: Some(Duration::from_secs(86_400)), ..options() }, &[], NOW)
-            .unwrap();
+    let store = Store::open(
+        dir.path(),
+        StoreOptions { retention: Some(Duration::from_secs(86_400)), rollup_5m: None, rollup_1h: None, ..options() },
+        &[],
+        NOW,
+    )
+    .unwrap();
     store.append_blocking(batch(&[(1, &[(NOW, 1.0)])]), NOW).unwrap();
     store.append_blocking(batch(&[(2, &[(NOW + 2 * day, 1.0)])]), NOW + 2 * day).unwrap();
     assert!(store.flush().is_empty());

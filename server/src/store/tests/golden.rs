@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::chunk;
 use super::super::record;
+use super::super::rollup;
 use crate::series::{STALE_NAN_BITS, Sample};
 
 const GOLDEN: [&str; 2] = [include_str!("../golden/v1.txt"), include_str!("../golden/v2.txt")];
@@ -116,6 +117,46 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let clock: Vec<f64> = (0..600).map(|i| f64::from(800 + ((i * 7919 % 10_007 / 32) % 2) * 2_717)).collect();
     all.push(encoded(&regular(&clock), chunk::Effort::Best));
     all
+}
+
+/// Rollups, whose layout changes on its own.
+const ROLLUP_1: &str = include_str!("../golden/rollup-1.txt");
+
+#[test]
+fn rollups_of_version_1_are_written_and_read_as_the_golden_file_has_them() {
+    let at = |i: i64, v: f64| Sample { t: 1_790_000_100_000 + i * 30_000, v };
+    let constant: Vec<Sample> = (0..20).map(|i| at(i, 1.0)).collect();
+    let mut counter: Vec<Sample> = (0..40).map(|i| at(i, (i % 33 * 3) as f64)).collect();
+    counter[12].v = f64::NAN;
+    counter.push(Sample::stale(at(40, 0.0).t));
+    let mut written = String::new();
+    for samples in [constant, counter] {
+        let body = rollup::encode(&rollup::from_samples(&samples, 300_000)).unwrap();
+        writeln!(written, "rollup {} {}", hex(&body), show_rows(&body)).unwrap();
+    }
+    let kept: String =
+        ROLLUP_1.lines().filter(|line| !line.starts_with('#')).map(|line| line.to_owned() + "\n").collect();
+    assert_eq!(written, kept, "a changed layout needs a new version and a golden file of its own");
+    for line in kept.lines() {
+        let mut parts = line.splitn(3, ' ').skip(1);
+        assert_eq!(show_rows(&bytes(parts.next().unwrap())), parts.next().unwrap());
+    }
+}
+
+fn show_rows(body: &[u8]) -> String {
+    let one = |row: &rollup::Row| {
+        let values = [row.first, row.last, row.least, row.greatest, row.sum, row.increase];
+        let values = values.map(|value| format!("{:x}", value.to_bits())).join(",");
+        format!(
+            "{}+{}..{}:{}:{values}:{:?}",
+            row.start,
+            row.begin - row.start,
+            row.end - row.start,
+            row.count,
+            row.ended
+        )
+    };
+    rollup::decode(body).unwrap().iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// One more file for each version of the journal's records, which change on their own.

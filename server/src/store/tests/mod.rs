@@ -6,4 +6,5 @@ mod damage;
 mod deletion;
 mod engine;
 mod golden;
+mod rollups;
 mod world;

@@ -39,9 +39,13 @@ impl World {
     }
 
     pub fn append(&self, n: u8, pairs: &[(i64, f64)]) {
+        self.append_at(n, pairs, NOW);
+    }
+
+    pub fn append_at(&self, n: u8, pairs: &[(i64, f64)], now: Timestamp) {
         let samples = pairs.iter().map(|&(t, v)| Sample { t, v }).collect();
         let batch = Batch { series: vec![(labels(n), samples)], ..Batch::default() };
-        let committed = self.store.append_blocking(batch, NOW).unwrap();
+        let committed = self.store.append_blocking(batch, now).unwrap();
         assert!(committed.refused.is_empty(), "{:?}", committed.refused);
     }
 

@@ -1,0 +1,221 @@
+//! Rollups of a day from its raw samples: a slice of series at a time and only for a while in each pass, so that sealing does not
+//! wait. The samples file notes where the building begins and when it is done; whoever changes its samples takes the note away, and
+//! the day is built anew. So a day with the note has rollups of just these samples, wherever a crash came.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+
+use super::codec;
+use super::file::Built;
+use super::row::{self, Row};
+use super::{LEVELS, Level};
+use crate::series::{Labels, Sample, Timestamp};
+use crate::store::chunk;
+use crate::store::compact::is_compacted;
+use crate::store::days::{DayError, DayFile, chunk_keys};
+use crate::store::engine::Store;
+use crate::store::head::{DAY_MS, Day, merge};
+use crate::store::index::SeriesId;
+use crate::store::maintain::{MaintainError, Maintenance};
+
+/// Longest time of building in one pass of maintenance.
+const PASS: Duration = Duration::from_millis(500);
+/// Series built in one transaction: about 6 MB of rows.
+const SLICE_SERIES: usize = 2_000;
+
+/// Rollups of a day are built when it has been over for this long: most late samples have come then.
+const ROLL_AFTER_MS: i64 = 6 * 3_600_000;
+/// Rollups of a day are built again for late samples once in this time at most, unless the day is to be unlinked.
+const ROLL_EVERY: Duration = Duration::from_secs(3600);
+
+/// A day that is being built.
+#[derive(Debug)]
+pub struct Rolling {
+    day: Day,
+    /// Series of the day by name, and how many are done.
+    series: Vec<(SeriesId, Labels)>,
+    done: usize,
+}
+
+/// Where the building of a day stands, as its samples file notes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    Begun = 0,
+    Done = 1,
+}
+
+impl Store {
+    /// Whether the rollups of a day are those of its samples; so also where none are kept. The rollup files are asked, too: a level may
+    /// have been switched on since, or a backup may have caught them half built.
+    pub(in crate::store) fn is_rolled(&self, file: &DayFile) -> Result<bool, DayError> {
+        let state = |level: &Level| self.shared.rollups.get_or_create(*level, file.day).state(file.day);
+        let states: Vec<Option<Built>> = self.levels().iter().map(state).collect();
+        if states.is_empty() || states.contains(&Some(Built::Closed)) {
+            return Ok(true);
+        }
+        Ok(!states.contains(&None) && note(file)? == Some(Note::Done))
+    }
+
+    /// Levels that are kept.
+    pub(in crate::store) fn levels(&self) -> Vec<Level> {
+        LEVELS.into_iter().filter(|level| self.shared.options.rollup(*level).is_some()).collect()
+    }
+
+    /// Goes on with the day that is being built, or begins with another one; says whether it is done.
+    pub(in crate::store) fn roll(&self, rolling: &mut Option<Rolling>, day: Day) -> Result<bool, MaintainError> {
+        let levels = self.levels();
+        let Some(file) = self.shared.days.get(day) else { return Ok(true) };
+        let mut now = match rolling.take() {
+            Some(now) if now.day == day && note(&file)? == Some(Note::Begun) => now,
+            _ => self.begin(&file, &levels)?,
+        };
+        let begun = Instant::now();
+        while now.done < now.series.len() && begun.elapsed() < PASS {
+            let slice = &now.series[now.done..now.series.len().min(now.done + SLICE_SERIES)];
+            self.roll_slice(&file, slice, &levels)?;
+            now.done += slice.len();
+        }
+        if now.done < now.series.len() {
+            *rolling = Some(now);
+            return Ok(false);
+        }
+        for level in levels {
+            self.shared.rollups.get_or_create(level, day).finish(day, Built::Open)?;
+        }
+        put_note(&file, Note::Done)?;
+        Ok(true)
+    }
+
+    /// Goes on building, or begins with the oldest day that is due: over, compacted, and changed since its rollups were built.
+    pub(in crate::store) fn roll_one(
+        &self,
+        maintenance: &mut Maintenance,
+        now: Timestamp,
+    ) -> Result<(), MaintainError> {
+        if self.levels().is_empty() {
+            return Ok(());
+        }
+        let mut next = maintenance.rolling.as_ref().map(|rolling| rolling.day);
+        for file in self.shared.days.all() {
+            if next.is_some() {
+                break;
+            }
+            let is_over = (i64::from(file.day) + 1) * DAY_MS + ROLL_AFTER_MS < now;
+            let is_fresh = maintenance.rolled.get(&file.day).is_some_and(|at| at.elapsed() < ROLL_EVERY);
+            if is_over && !is_fresh && is_compacted(&file)? && !self.is_rolled(&file)? {
+                next = Some(file.day);
+            }
+        }
+        if let Some(day) = next
+            && self.roll(&mut maintenance.rolling, day)?
+        {
+            maintenance.rolled.retain(|day, _| self.shared.days.get(*day).is_some());
+            maintenance.rolled.insert(day, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Notes that the raw samples of a day go now.
+    pub(in crate::store) fn close_rolled(&self, day: Day) -> Result<(), DayError> {
+        for level in self.levels() {
+            self.shared.rollups.get_or_create(level, day).finish(day, Built::Closed)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&self, file: &DayFile, levels: &[Level]) -> Result<Rolling, DayError> {
+        for level in levels {
+            self.shared.rollups.get_or_create(*level, file.day).begin(file.day)?;
+        }
+        put_note(file, Note::Begun)?;
+        let mut series = file.series()?;
+        series.sort_by(|a, b| a.1.name().cmp(b.1.name()).then(a.0.cmp(&b.0)));
+        series.dedup_by_key(|(id, _)| *id);
+        Ok(Rolling { day: file.day, series, done: 0 })
+    }
+
+    fn roll_slice(&self, file: &DayFile, slice: &[(SeriesId, Labels)], levels: &[Level]) -> Result<(), DayError> {
+        let mut bodies: Vec<Vec<Vec<u8>>> = vec![Vec::with_capacity(slice.len()); levels.len()];
+        for (id, _) in slice {
+            let mut rows: Vec<Row> = Vec::new();
+            for (at, level) in levels.iter().enumerate() {
+                rows = if at == 0 {
+                    row::from_samples(&raw(file, *id)?, level.step_ms())
+                } else {
+                    row::from_rows(&rows, level.step_ms())
+                };
+                let refused = |error| file.failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
+                bodies[at].push(if rows.is_empty() { Vec::new() } else { codec::encode(&rows).map_err(refused)? });
+            }
+        }
+        for (level, bodies) in levels.iter().zip(&bodies) {
+            let target = self.shared.rollups.get_or_create(*level, file.day);
+            target.write(|tx| {
+                let mut at = 0;
+                for metric in slice.chunk_by(|a, b| a.1.name() == b.1.name()) {
+                    let all: Vec<&Labels> = metric.iter().map(|(_, labels)| labels).collect();
+                    let numbers = target.number(tx, all[0].name(), &all)?;
+                    for (number, body) in numbers.into_iter().zip(&bodies[at..]) {
+                        if !body.is_empty() {
+                            tx.prepare_cached("INSERT OR REPLACE INTO rollup (key, body) VALUES (?1, ?2)")
+                                .and_then(|mut put| put.execute(params![target.key(number, file.day), body]))
+                                .map_err(|source| target.failed(source))?;
+                        }
+                    }
+                    at += metric.len();
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// All samples of a series and day, as a query would see them.
+fn raw(file: &DayFile, id: SeriesId) -> Result<Vec<Sample>, DayError> {
+    file.read(|connection| {
+        let failed = |source| file.failed(source);
+        let (first, last) = chunk_keys(id);
+        let mut statement = connection
+            .prepare_cached("SELECT key, body FROM chunk WHERE key BETWEEN ?1 AND ?2 ORDER BY key")
+            .map_err(failed)?;
+        let mut rows = statement.query([first, last]).map_err(failed)?;
+        let mut samples = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let key: i64 = row.get(0).map_err(failed)?;
+            let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
+            let decoded = chunk::decode(body).map_err(|source| file.damaged("chunk", key, source))?;
+            samples = merge(samples, &decoded);
+        }
+        Ok(samples)
+    })
+}
+
+fn note(file: &DayFile) -> Result<Option<Note>, DayError> {
+    file.read(|connection| {
+        let read = || {
+            // A file of an older version has no such table until it is written to.
+            let has_table: bool = connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'rolled')",
+                [],
+                |row| row.get(0),
+            )?;
+            if !has_table {
+                return Ok(None);
+            }
+            connection.query_row("SELECT max(done) FROM rolled", [], |row| row.get::<_, Option<i64>>(0))
+        };
+        let done = read().map_err(|source| file.failed(source))?;
+        Ok(done.map(|done| if done == Note::Done as i64 { Note::Done } else { Note::Begun }))
+    })
+}
+
+fn put_note(file: &DayFile, note: Note) -> Result<(), DayError> {
+    file.write(|tx| {
+        tx.execute("DELETE FROM rolled", [])
+            .and_then(|_| tx.execute("INSERT INTO rolled (done) VALUES (?1)", [note as i64]))
+            .map(drop)
+            .map_err(|source| file.failed(source))
+    })
+}
