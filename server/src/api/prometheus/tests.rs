@@ -165,7 +165,7 @@ async fn trees_federation_and_exemplars_have_their_shapes() {
     get(
         "/federate?match[]=%7Bhost%3D~%22.*%22%7D",
         expect![[r#"
-        400 invalid parameter "match[]": parse error: vector selector must contain at least one non-empty matcher
+        400 invalid parameter "match[]": 1:1: parse error: vector selector must contain at least one non-empty matcher
     "#]],
     )
     .await;

@@ -1,7 +1,7 @@
 //! Rollups in answers to queries: only of days whose raw samples are gone, the finest that there is, with a note that says so. And
 //! deletion from them: a row goes with any part of its time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -16,7 +16,6 @@ use crate::series::{Labels, Matcher, Sample};
 use crate::store::days::DayError;
 use crate::store::engine::Store;
 use crate::store::head::{DAY_MS, Day, day_of, merge};
-use crate::store::index::Series;
 
 /// A file with its days that a query reads.
 type Part = (Arc<RollupFile>, BTreeSet<Day>);
