@@ -45,7 +45,7 @@ fn expire(world: &mut World, now: Timestamp) {
 fn files(world: &World, with: &str) -> Vec<String> {
     let names = std::fs::read_dir(world.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    names.retain(|name| name.starts_with(with) && name.ends_with(".db"));
+    names.retain(|name| name.starts_with(with) && name.strip_suffix(".db").is_some());
     names.sort();
     names
 }
