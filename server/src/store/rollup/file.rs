@@ -213,17 +213,16 @@ impl RollupFile {
         let mut names: Vec<String> = Vec::new();
         let mut statement = connection.prepare_cached("SELECT name FROM series").map_err(failed)?;
         let named: Option<Vec<&str>> = any_of.iter().map(|matchers| metric(matchers)).collect();
-        match named {
-            Some(named) => names.extend(named.into_iter().map(str::to_owned)),
-            None => {
-                let may = |name: &str| {
-                    let fits = |matcher: &Matcher| matcher.name != NAME || matcher.matches_value(name);
-                    any_of.iter().any(|matchers| matchers.iter().all(fits))
-                };
-                let all = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
-                for name in all {
-                    names.extend(Some(name.map_err(failed)?).filter(|name| may(name)));
-                }
+        if let Some(named) = named {
+            names.extend(named.into_iter().map(str::to_owned));
+        } else {
+            let may = |name: &str| {
+                let fits = |matcher: &Matcher| matcher.name != NAME || matcher.matches_value(name);
+                any_of.iter().any(|matchers| matchers.iter().all(fits))
+            };
+            let all = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+            for name in all {
+                names.extend(Some(name.map_err(failed)?).filter(|name| may(name)));
             }
         }
         names.sort_unstable();

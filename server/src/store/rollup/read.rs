@@ -191,7 +191,9 @@ fn draw_part(
             let before = drawing.samples.len();
             for (key, rows) in rows_of(file, connection, number, (*from, *to))? {
                 if days.contains(&file.day(key)) {
-                    rows.into_iter().for_each(|row| drawing.push(row, step_ms));
+                    for row in rows {
+                        drawing.push(row, step_ms);
+                    }
                 }
             }
             match left.checked_sub((drawing.samples.len() - before) as u64) {

@@ -138,7 +138,9 @@ mod tests {
 
     fn draw(samples: &[Sample], column: Column, window_ms: i64) -> Drawing {
         let mut drawing = Drawing::new(View { column, window_ms });
-        from_samples(samples, 300_000).into_iter().for_each(|row| drawing.push(row, 300_000));
+        for row in from_samples(samples, 300_000) {
+            drawing.push(row, 300_000);
+        }
         drawing
     }
 
