@@ -7,6 +7,8 @@ use std::time::Duration;
 use petrel_agent::units::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
+use super::parse::TEXT_BYTES_MAX;
+
 /// The `query` section of the server's config, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -70,6 +72,12 @@ pub enum QueryOptionsError {
         /// Which key.
         key: &'static str,
     },
+    /// More than the parser reads.
+    #[error("query.text_max: {found} is not allowed; a query has at most {TEXT_BYTES_MAX} bytes")]
+    TextTooLong {
+        /// What was written.
+        found: Bytes,
+    },
 }
 
 /// The defaults of Prometheus.
@@ -109,6 +117,9 @@ impl RawQueryOptions {
         ];
         if let Some((key, _)) = values.into_iter().find(|(_, value)| *value == 0) {
             return Err(QueryOptionsError::Zero { key });
+        }
+        if self.text_max.0 > TEXT_BYTES_MAX as u64 {
+            return Err(QueryOptionsError::TextTooLong { found: self.text_max });
         }
         let limits = Limits {
             samples_max: self.samples_max,

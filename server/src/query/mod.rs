@@ -26,7 +26,7 @@ pub use ast::Expr;
 pub use error::QueryError;
 pub use eval::grid::StepRange;
 pub use limits::{Cancel, DoorLimits, Limits, QueryOptions, QueryOptionsError, RawQueryOptions};
-pub use parse::{ParseQueryError, parse};
+pub use parse::{ParseQueryError, Type, function_names, parse, signature};
 pub use pretty::format;
 pub use print::{number, write_number};
 pub use stats::Stats;

@@ -9,7 +9,6 @@ pub(super) mod json;
 pub(crate) mod params;
 mod remote_read;
 mod series;
-mod signature;
 mod status;
 mod targets;
 mod tree;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::ingest::presence::Presence;
 use crate::notify::webhook::rfc3339;
 use crate::query::source::Source;
-use crate::query::{self, Limits};
+use crate::query::{self, Limits, Type};
 use crate::series::Timestamp;
 use crate::store::{Count, Store};
 use crate::telemetry;
@@ -22,7 +22,6 @@ use crate::telemetry;
 use super::gate::Gate;
 use super::json::{self, Failure};
 use super::params::Params;
-use super::signature::{self, Kind};
 use super::targets;
 
 /// The version that clients such as Grafana choose by what to ask for; what is here behaves as this Prometheus does.
@@ -174,7 +173,7 @@ async fn alertmanagers() -> Response {
 /// What can be used. Of the language, what our parser takes.
 async fn features() -> Response {
     let parses = |text: &str| query::parse(text).is_ok();
-    let functions: BTreeMap<&str, bool> = signature::names().map(|name| (name, parses(&call(name)))).collect();
+    let functions: BTreeMap<&str, bool> = query::function_names().map(|name| (name, parses(&call(name)))).collect();
     let operators = ["+", "-", "*", "/", "%", "^", "==", "!=", ">", "<", ">=", "<=", "and", "or", "unless", "atan2"];
     let operators: BTreeMap<&str, bool> = operators.into_iter().map(|op| (op, parses(&format!("a {op} b")))).collect();
     json::success(&json!({
@@ -202,7 +201,7 @@ async fn features() -> Response {
             "negative_offset": parses("a offset -1m"),
             "offset": parses("a offset 1m"),
             "on": parses("a * on (b) c"),
-            "per_step_stats": false,
+            "per_step_stats": true,
             "smoothed": parses("rate(a[1m] smoothed)"),
             "subqueries": parses("a[1m:1s]"),
             "without": parses("sum without (b) (a)"),
@@ -216,13 +215,13 @@ async fn features() -> Response {
 
 /// A call of a function with arguments of the types that it takes.
 fn call(name: &str) -> String {
-    let arg = |kind: &Kind| match kind {
-        Kind::Scalar => "1",
-        Kind::Vector => "a",
-        Kind::Matrix => "a[1m]",
-        Kind::Text => "\"b\"",
+    let arg = |kind: &Type| match kind {
+        Type::Scalar => "1",
+        Type::Vector => "a",
+        Type::Matrix => "a[1m]",
+        Type::Text => "\"b\"",
     };
-    let args: Vec<&str> = signature::of(name).map_or(&[][..], |known| known.args).iter().map(arg).collect();
+    let args: Vec<&str> = query::signature(name).map_or(&[][..], |known| known.takes).iter().map(arg).collect();
     format!("{name}({})", args.join(", "))
 }
 

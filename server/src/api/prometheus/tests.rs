@@ -172,7 +172,7 @@ async fn trees_federation_and_exemplars_have_their_shapes() {
     get("/api/v1/query_exemplars?query=up&start=1&end=0", expect![[r#"400 {"error":"invalid parameter \"end\": end timestamp must not be before start time","errorType":"bad_data","status":"error"}"#]]).await;
     get("/api/v1/query_exemplars?query=up&start=0&end=1", expect![[r#"200 {"status":"success","data":[]}"#]]).await;
     get("/api/v1/label/U__ho_73_t/values", expect![[r#"200 {"status":"success","data":["\"b\"","a"]}"#]]).await;
-    get("/api/v1/labels?match[]=%7B%7D", expect![[r#"400 {"error":"invalid parameter \"match[]\": parse error: vector selector must contain at least one non-empty matcher","errorType":"bad_data","status":"error"}"#]]).await;
+    get("/api/v1/labels?match[]=%7B%7D", expect![[r#"400 {"error":"invalid parameter \"match[]\": 1:1: parse error: vector selector must contain at least one non-empty matcher","errorType":"bad_data","status":"error"}"#]]).await;
     get(
         "/api/v1/metadata?limit=x",
         expect![[r#"400 {"error":"limit must be a number","errorType":"bad_data","status":"error"}"#]],

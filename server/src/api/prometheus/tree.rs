@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
+use crate::query::{self, Type};
 use crate::query::ast::{Aggregate, At, Binary, Call, Edges, Expr, Group, Selector, Subquery};
 use crate::series::{MatchOp, Matcher, NAME};
 
-use super::signature::{self, Kind, Signature};
 
 /// The tree of an expression.
 pub(super) fn tree(expr: &Expr) -> Value {
@@ -95,15 +95,15 @@ fn of_subquery(subquery: &Subquery) -> Value {
 }
 
 fn of_call(call: &Call) -> Value {
-    let known = signature::of(&call.function);
-    let words = |kinds: &[Kind]| kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>();
+    let known = query::signature(&call.function);
+    let words = |kinds: &[Type]| kinds.iter().map(|kind| kind.short()).collect::<Vec<_>>();
     json!({
         "type": "call",
         "func": {
             "name": call.function,
-            "argTypes": known.map(|known| words(known.args)).unwrap_or_default(),
+            "argTypes": known.map(|known| words(known.takes)).unwrap_or_default(),
             "variadic": known.map_or(0, |known| known.variadic),
-            "returnType": known.map_or(Kind::Vector, |known| known.returns).word(),
+            "returnType": known.map_or(Type::Vector, |known| known.returns).short(),
         },
         "args": call.args.iter().map(tree).collect::<Vec<_>>(),
     })
@@ -154,7 +154,7 @@ fn is_scalar(expr: &Expr) -> bool {
         Expr::Paren(inner) | Expr::Negate(inner) => is_scalar(inner),
         Expr::Binary(binary) => is_scalar(&binary.lhs) && is_scalar(&binary.rhs),
         Expr::Call(call) => {
-            signature::of(&call.function).is_some_and(|known: &Signature| known.returns == Kind::Scalar)
+            query::signature(&call.function).is_some_and(|known| known.returns == Type::Scalar)
         }
         _ => false,
     }

@@ -4,7 +4,7 @@ use crate::query::ast::{Aggregate, AggregateOp, Binary, BinaryOp, Call, Expr, Gr
 
 use super::lex::{Kind, Token};
 use super::literal::{duration, number, unquote};
-use super::{DEPTH_MAX, Node, ParseQueryError, Parser, Type, types};
+use super::{DEPTH_MAX, Node, ParseQueryError, Parser, Type, signature, types};
 
 /// How tightly `* / % atan2` bind, and unary signs with them.
 const PRODUCT: u8 = 5;
@@ -217,10 +217,10 @@ impl Parser<'_> {
     fn call(&mut self) -> Result<Node, ParseQueryError> {
         let name = self.take();
         let args = self.arguments(Some(name.text))?;
-        let Some(signature) = types::signature(name.text) else {
+        let Some(signature) = signature(name.text) else {
             return Err(self.syntax(name.at, &format!("unknown function with name {:?}", name.text)));
         };
-        self.check_call(&name, &signature, &args);
+        self.check_call(&name, signature, &args);
         let depth = args.iter().map(|arg| arg.depth).max().unwrap_or(0) + 1;
         let args_places: Vec<Place> = args.iter().map(|arg| self.place(arg.start)).collect();
         let call = Call {

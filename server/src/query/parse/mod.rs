@@ -2,21 +2,24 @@
 //! refuses, it refuses with Prometheus' words and place. No text makes it panic or recurse deeper than [`DEPTH_MAX`].
 //!
 //! `lex` cuts the text, `expr` reads expressions, `selector` selectors and what follows them, `duration` durations that are
-//! computed, `types` knows the functions and what fits where.
+//! computed, `signature` knows the functions, `types` what fits where.
 
 mod duration;
 mod expr;
 mod lex;
 pub(super) mod literal;
 mod selector;
+mod signature;
 mod types;
 
 use crate::query::ast::{Expr, Place};
 
 use lex::{Kind, Token, lex};
+pub use signature::{Type, function_names, signature};
 
-/// Longest text of a query: dashboards' longest are a few KiB.
-const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Longest text of a query that any setting allows: dashboards' longest are a few KiB, lists of a fleet's hosts in a regular
+/// expression some hundred.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Deepest nesting of brackets and operators. The deepest query that passes is evaluated within a stack of 2 MiB even
 /// without optimisation (test `deep_queries_fit_a_small_stack`).
@@ -73,15 +76,6 @@ pub fn parse(text: &str) -> Result<Expr, ParseQueryError> {
     }
     // Types are looked at only where the syntax is sound.
     parser.type_error.map_or(Ok(node.expr), Err)
-}
-
-/// What an expression gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
-    Scalar,
-    Text,
-    Vector,
-    Matrix,
 }
 
 /// An expression with what its parents need to know.

@@ -1,102 +1,16 @@
-//! Which functions there are, what they take and give, and what fits on both sides of an operator. The words of a misfit
-//! are those of Prometheus.
+//! What fits in a call and on both sides of an operator. The words of a misfit are those of Prometheus.
 
 use crate::query::ast::{AggregateOp, BinaryOp, Expr, Group, Matching};
 use crate::series::NAME;
 
 use super::lex::Token;
-use super::{Node, Parser, Type};
-
-/// What a function takes and gives.
-pub(super) struct Signature {
-    takes: &'static [Type],
-    /// 0: all of `takes`. Above: the last of `takes` is optional and may come so many times. Below: any number of times.
-    variadic: i8,
-    pub(super) returns: Type,
-}
+use super::signature::{Signature, Type};
+use super::{Node, Parser};
 
 /// Whether an aggregation has a parameter before its vector.
 pub(super) fn has_param(op: AggregateOp) -> bool {
     use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
     matches!(op, Topk | Bottomk | CountValues | Quantile | Limitk | LimitRatio)
-}
-
-/// The signature of a function, `None` where there is none of that name.
-pub(super) fn signature(name: &str) -> Option<Signature> {
-    use Type::{Matrix, Scalar, Text, Vector};
-    let (takes, variadic, returns): (&[Type], i8, Type) = match name {
-        "abs" | "absent" | "acos" | "acosh" | "asin" | "asinh" | "atan" | "atanh" | "ceil" | "cos" | "cosh" | "deg"
-        | "exp" | "floor" | "histogram_avg" | "histogram_count" | "histogram_stddev" | "histogram_stdvar"
-        | "histogram_sum" | "ln" | "log10" | "log2" | "rad" | "sgn" | "sin" | "sinh" | "sort" | "sort_desc"
-        | "sqrt" | "tan" | "tanh" | "timestamp" => (&[Vector], 0, Vector),
-        "absent_over_time"
-        | "avg_over_time"
-        | "changes"
-        | "count_over_time"
-        | "delta"
-        | "deriv"
-        | "first_over_time"
-        | "idelta"
-        | "increase"
-        | "irate"
-        | "last_over_time"
-        | "mad_over_time"
-        | "max_over_time"
-        | "min_over_time"
-        | "present_over_time"
-        | "rate"
-        | "resets"
-        | "stddev_over_time"
-        | "stdvar_over_time"
-        | "sum_over_time"
-        | "ts_of_first_over_time"
-        | "ts_of_last_over_time"
-        | "ts_of_max_over_time"
-        | "ts_of_min_over_time" => (&[Matrix], 0, Vector),
-        "day_of_month" | "day_of_week" | "day_of_year" | "days_in_month" | "hour" | "minute" | "month" | "year" => {
-            (&[Vector], 1, Vector)
-        }
-        "clamp" => (&[Vector, Scalar, Scalar], 0, Vector),
-        "clamp_max" | "clamp_min" => (&[Vector, Scalar], 0, Vector),
-        "double_exponential_smoothing" => (&[Matrix, Scalar, Scalar], 0, Vector),
-        "end" | "pi" | "range" | "start" | "step" | "time" => (&[], 0, Scalar),
-        "histogram_fraction" => (&[Scalar, Scalar, Vector], 0, Vector),
-        "histogram_quantile" => (&[Scalar, Vector], 0, Vector),
-        "histogram_quantiles" => (&[Vector, Text, Scalar, Scalar], 9, Vector),
-        "info" => (&[Vector, Vector], 1, Vector),
-        "label_join" => (&[Vector, Text, Text, Text], -1, Vector),
-        "label_replace" => (&[Vector, Text, Text, Text, Text], 0, Vector),
-        "max_of" | "min_of" => (&[Scalar, Scalar], 0, Scalar),
-        "predict_linear" => (&[Matrix, Scalar], 0, Vector),
-        "quantile_over_time" => (&[Scalar, Matrix], 0, Vector),
-        "round" => (&[Vector, Scalar], 1, Vector),
-        "scalar" => (&[Vector], 0, Scalar),
-        "sort_by_label" | "sort_by_label_desc" => (&[Vector, Text], -1, Vector),
-        "vector" => (&[Scalar], 0, Vector),
-        _ => return None,
-    };
-    Some(Signature { takes, variadic, returns })
-}
-
-impl Type {
-    /// As errors and the documentation name it.
-    pub(super) fn documented(self) -> &'static str {
-        match self {
-            Type::Scalar => "scalar",
-            Type::Text => "string",
-            Type::Vector => "instant vector",
-            Type::Matrix => "range vector",
-        }
-    }
-
-    /// As the API names it.
-    pub(super) fn short(self) -> &'static str {
-        match self {
-            Type::Vector => "vector",
-            Type::Matrix => "matrix",
-            other => other.documented(),
-        }
-    }
 }
 
 impl Parser<'_> {
