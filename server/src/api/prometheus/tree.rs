@@ -3,10 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::query::{self, Type};
 use crate::query::ast::{Aggregate, At, Binary, Call, Edges, Expr, Group, Selector, Subquery};
+use crate::query::{self, Type};
 use crate::series::{MatchOp, Matcher, NAME};
-
 
 /// The tree of an expression.
 pub(super) fn tree(expr: &Expr) -> Value {
@@ -153,9 +152,7 @@ fn is_scalar(expr: &Expr) -> bool {
         Expr::Number(_) => true,
         Expr::Paren(inner) | Expr::Negate(inner) => is_scalar(inner),
         Expr::Binary(binary) => is_scalar(&binary.lhs) && is_scalar(&binary.rhs),
-        Expr::Call(call) => {
-            query::signature(&call.function).is_some_and(|known| known.returns == Type::Scalar)
-        }
+        Expr::Call(call) => query::signature(&call.function).is_some_and(|known| known.returns == Type::Scalar),
         _ => false,
     }
 }

@@ -155,6 +155,11 @@ const SIGNATURES: &[Signature] = &[
     Signature { names: &["quantile_over_time"], takes: &[Scalar, Matrix], variadic: 0, returns: Vector },
     Signature { names: &["round"], takes: &[Vector, Scalar], variadic: 1, returns: Vector },
     Signature { names: &["scalar"], takes: &[Vector], variadic: 0, returns: Scalar },
-    Signature { names: &["sort_by_label", "sort_by_label_desc"], takes: &[Vector, Text], variadic: -1, returns: Vector },
+    Signature {
+        names: &["sort_by_label", "sort_by_label_desc"],
+        takes: &[Vector, Text],
+        variadic: -1,
+        returns: Vector,
+    },
     Signature { names: &["vector"], takes: &[Scalar], variadic: 0, returns: Vector },
 ];
