@@ -3,8 +3,8 @@
 
 /// So many zeros announce a number that is written out: an outlier costs 11 bytes instead of any number of zeros.
 const ZEROS_MAX: u32 = 24;
-/// Bits that one look into the stream surely has: eight bytes without those of the first that are read already.
-const PEEK_BITS: u32 = 57;
+/// Bits that are surely held after a refill: 64 without those of a byte that has no room as a whole.
+const HELD_BITS_MIN: u32 = 56;
 /// Larger codes teach no more than this, so that the sum of them cannot overflow.
 const LEARN_MAX: u64 = 1 << 56;
 
@@ -25,12 +25,16 @@ impl Scale {
 
     /// Low bits of a code that are written out. The mean's logarithm is within 0.1 bits of the best for normal and exponential
     /// tails alike.
+    #[inline]
     fn low_bits(self) -> u32 {
-        (self.0 >> 5).max(1).ilog2()
+        (self.0 | 1 << 5).ilog2() - 5
     }
 
+    #[inline]
     fn learn(&mut self, code: u64) {
-        self.0 = self.0 - (self.0 >> 5) + code.min(2 * self.0 + 64).min(LEARN_MAX);
+        // Each code's length hangs on this sum, so only the last step may wait for the code.
+        let (kept, bound) = (self.0 - (self.0 >> 5), (2 * self.0 + 64).min(LEARN_MAX));
+        self.0 = kept + code.min(bound);
     }
 }
 
@@ -79,58 +83,85 @@ impl BitWriter {
     }
 }
 
-/// Reads what [`BitWriter`] wrote.
+/// Reads what [`BitWriter`] wrote. The next bits are held in a register: the place of a code is known only when the one before
+/// is read, and a look into memory would stand between any two of them.
 #[derive(Debug)]
 pub struct BitReader<'a> {
     bytes: &'a [u8],
+    /// Bytes taken into `held`, those behind the end counted too.
     at: usize,
+    /// The next bits, lowest first. Those above `held_bits` are bits of the byte at `at`, or zero.
+    held: u64,
+    held_bits: u32,
 }
 
 impl<'a> BitReader<'a> {
     /// From the first bit of `bytes` on.
     pub fn new(bytes: &'a [u8]) -> BitReader<'a> {
-        BitReader { bytes, at: 0 }
+        BitReader { bytes, at: 0, held: 0, held_bits: 0 }
     }
 
     /// The next number in the code of a scale, and teaches it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call puts its state into memory between any two codes: twice the time")]
     pub fn next(&mut self, scale: &mut Scale) -> u64 {
         let low = scale.low_bits();
-        let word = self.peek();
-        let zeros = word.trailing_zeros();
-        let code = if zeros >= ZEROS_MAX {
-            self.at += ZEROS_MAX as usize;
-            self.take(32) | self.take(32) << 32
-        } else if zeros + 1 + low <= PEEK_BITS {
-            self.at += (zeros + 1 + low) as usize;
-            u64::from(zeros) << low | (word >> (zeros + 1)) & ((1 << low) - 1)
+        self.refill();
+        let zeros = (self.held | 1 << ZEROS_MAX).trailing_zeros();
+        let code = if zeros < ZEROS_MAX && zeros + 1 + low <= HELD_BITS_MIN {
+            let code = u64::from(zeros) << low | (self.held >> (zeros + 1)) & ((1 << low) - 1);
+            self.skip(zeros + 1 + low);
+            code
         } else {
-            self.at += zeros as usize + 1;
-            u64::from(zeros) << low | self.take(low)
+            self.long(zeros, low)
         };
         scale.learn(code);
         code
     }
 
-    /// Whether more was read than there is.
-    pub fn is_past_end(&self) -> bool {
-        self.at > self.bytes.len().saturating_mul(8)
+    /// A code that is written out or longer than what is held.
+    #[cold]
+    fn long(&mut self, zeros: u32, low: u32) -> u64 {
+        if zeros == ZEROS_MAX {
+            self.skip(ZEROS_MAX);
+            return self.take(32) | self.take(32) << 32;
+        }
+        self.skip(zeros + 1);
+        u64::from(zeros) << low | self.take(low)
     }
 
-    /// Up to [`PEEK_BITS`] bits.
+    /// Whether more was read than there is.
+    pub fn is_past_end(&self) -> bool {
+        self.at.saturating_mul(8) - self.held_bits as usize > self.bytes.len().saturating_mul(8)
+    }
+
+    /// Up to [`HELD_BITS_MIN`] bits.
     fn take(&mut self, count: u32) -> u64 {
-        let bits = self.peek() & ((1 << count) - 1);
-        self.at += count as usize;
+        self.refill();
+        let bits = self.held & ((1 << count) - 1);
+        self.skip(count);
         bits
     }
 
-    fn peek(&self) -> u64 {
-        let byte = self.at / 8;
-        let rest = self.bytes.get(byte..).unwrap_or(&[]);
+    /// Drops bits that are held.
+    #[inline]
+    fn skip(&mut self, count: u32) {
+        self.held >>= count;
+        self.held_bits -= count;
+    }
+
+    /// Holds as many whole bytes as there is room for. Without a branch: how many those are cannot be foretold.
+    #[inline]
+    fn refill(&mut self) {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
         let word = match rest.first_chunk() {
             Some(eight) => u64::from_le_bytes(*eight),
             None => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
         };
-        word >> (self.at % 8)
+        self.held |= word << self.held_bits;
+        let bytes = (63 - self.held_bits) / 8;
+        self.at += bytes as usize;
+        self.held_bits += bytes * 8;
     }
 }
 
