@@ -1,30 +1,27 @@
 //! The store's life: open (lock, load, replay), append, close. Maintenance is in `maintain`, reading in `select`.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use rusqlite::OptionalExtension as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::{Control, ControlError, Migration};
 use super::days::{DayError, Days};
-use super::head::{DAY_MS, Day, day_of};
+use super::head::DAY_MS;
 use super::index::{Finder, Index, SeriesId};
-use super::journal::{self, Position, ReplayError};
+use super::journal::{self, ReplayError};
 use super::lock::{self, DirectoryLock, LockError};
 use super::maintain::Maintenance;
-use super::marks::{self, HighMarks};
+use super::marks;
 use super::metadata::{self, Metadata};
 use super::options::StoreOptions;
-use super::record::RecordSeries;
 use super::rollup::Rollups;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::writer::{Message, Request, Writer};
-use super::{Accepted, Batch, Committed, agents, backup, loglines, restore, sqlite, wal};
+use super::{Accepted, Batch, Committed, agents, backup, load, loglines, restore, sqlite};
 use crate::series::Timestamp;
 
 /// Highest number of a journal file that nothing needs any more but a backlog: all its samples are sealed and its marks are in
@@ -144,7 +141,7 @@ impl Store {
             return Err(OpenStoreError::RestoreUnfinished { dir: dir.to_owned() });
         }
         backup::remove_staged(dir).map_err(unusable)?;
-        check_logs(dir)?;
+        load::check_logs(dir)?;
         let own = [MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
         let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
         let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
@@ -159,9 +156,9 @@ impl Store {
             // Days before it may have been unlinked for their size by an earlier start.
             shared.unlinked_before.store(i64::from(oldest.day) * DAY_MS, Ordering::SeqCst);
         }
-        load_days(&shared)?;
+        load::days(&shared)?;
         let journals = journal::list(dir).map_err(unusable)?;
-        let marks = replay(&shared, &journals)?;
+        let marks = load::journals(&shared, &journals)?;
         *shared.metadata.lock().unwrap_or_else(PoisonError::into_inner) = Metadata::load(&shared.control)?;
         let shared = Arc::new(shared);
         let (sender, receiver) = sync_channel(QUEUE_BATCHES_MAX + QUEUE_SPARE);
@@ -310,97 +307,6 @@ impl Shared {
             self.metadata.lock().unwrap_or_else(PoisonError::into_inner).not_written(rows);
         }
     }
-}
-
-/// Refuses logs of which SQLite would silently drop what was acknowledged.
-fn check_logs(dir: &Path) -> Result<(), OpenStoreError> {
-    let unusable = |source| OpenStoreError::Directory { dir: dir.to_owned(), source };
-    for path in backup::databases(dir).map_err(unusable)? {
-        let found = wal::check(&sqlite::files(&path)[1]).map_err(unusable)?;
-        if found.is_damaged() {
-            let frame = found.broken_at.unwrap_or(0);
-            return Err(OpenStoreError::DamagedLog { path, frame, commits: found.commits_after });
-        }
-    }
-    Ok(())
-}
-
-/// Puts the series of all samples files into the index.
-fn load_days(shared: &Shared) -> Result<(), OpenStoreError> {
-    let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
-    for file in shared.days.all() {
-        for (id, labels) in file.series()? {
-            let series = index
-                .restore(id, &labels)
-                .ok_or_else(|| OpenStoreError::SeriesConflict { path: file.path.clone(), id })?;
-            series.head().add_day(file.day);
-        }
-    }
-    Ok(())
-}
-
-/// Puts back into the heads what is in the journals and not in the samples files; returns the marks of all files.
-fn replay(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMarks, OpenStoreError> {
-    let floor: Option<i64> =
-        shared.control.read(|c| c.query_row("SELECT number FROM journal_floor", [], |row| row.get(0)).optional())?;
-    let sealed_last = floor.unwrap_or(0) as u64;
-    shared.journal_sealed.store(sealed_last, Ordering::SeqCst);
-    let mut number_last = sealed_last;
-    let mut sealed: HashMap<(SeriesId, Day), Position> = HashMap::new();
-    let oldest = journals.first().map_or(i64::MAX as u64, |(number, _)| journal::first_position(*number));
-    for file in shared.days.all() {
-        // Also where `control.db` was restored from an older backup: positions must go on above all that were sealed.
-        number_last = number_last.max(journal::file_of(file.sealed_last()?));
-        for (id, through) in file.sealed(oldest)? {
-            sealed.insert((id, file.day), through);
-        }
-    }
-    let mut marks = HighMarks::default();
-    shared.control.read(marks::load)?.iter().for_each(|mark| marks.raise(mark));
-    for (number, path) in journals.iter().filter(|(number, _)| *number > sealed_last) {
-        let mut conflict = None;
-        let of_file = journal::replay(path, |position, record| {
-            if conflict.is_none() {
-                conflict = restore(shared, &sealed, position, record);
-            }
-        })?;
-        if let Some(id) = conflict {
-            return Err(OpenStoreError::SeriesConflict { path: path.clone(), id });
-        }
-        for mark in &of_file {
-            marks.raise(mark);
-        }
-        number_last = number_last.max(*number);
-    }
-    shared.set_active_journal(number_last + 1);
-    Ok(marks)
-}
-
-/// Applies one record; returns the number of a series that cannot be.
-fn restore(
-    shared: &Shared,
-    sealed: &HashMap<(SeriesId, Day), Position>,
-    position: Position,
-    record: Vec<RecordSeries>,
-) -> Option<SeriesId> {
-    for entry in record {
-        let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
-        let series = match &entry.labels {
-            Some(labels) => index.restore(entry.id, labels),
-            None => index.by_id(entry.id).cloned(),
-        };
-        drop(index);
-        let Some(series) = series else { return Some(entry.id) };
-        series.declare_in(journal::file_of(position));
-        let mut head = series.head();
-        for sample in entry.samples {
-            let through = sealed.get(&(entry.id, day_of(sample.t)));
-            if through.is_none_or(|through| *through < position) {
-                head.insert(sample, position);
-            }
-        }
-    }
-    None
 }
 
 /// Moves the marks of a journal file to `control.db` and unlinks the file, unless a backlog still needs it. In this order: at

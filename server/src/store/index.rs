@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::head::Head;
-use super::numbered::{Numbered, Page};
+use super::numbered::{Numbered, Numbers, Page};
 use super::postings::{retain, union};
 use crate::series::{Labels, MatchOp, Matcher};
 
@@ -100,6 +100,11 @@ impl Index {
         self.by_id.get(id)
     }
 
+    /// Looks series up by their numbers, one after the other.
+    pub(super) fn numbers(&self) -> Numbers<'_> {
+        self.by_id.numbers()
+    }
+
     /// All series in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
         self.by_id.iter()
@@ -137,7 +142,10 @@ impl Index {
         for (name, value) in labels {
             let values = entry(&mut self.postings, name);
             if let Some(ids) = values.get_mut(value) {
-                if let Err(at) = ids.binary_search(&id) {
+                // Numbers are given in order, and files have them in order.
+                if ids.last().is_none_or(|last| *last < id) {
+                    ids.push(id);
+                } else if let Err(at) = ids.binary_search(&id) {
                     ids.insert(at, id);
                 }
             } else {

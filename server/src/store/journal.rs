@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::record::{self, RecordSeries};
+use super::record::{self, Record};
 use super::sqlite::PAGE_BYTES;
 use super::varint::DecodeError;
 use super::{Mark, marks, sqlite};
@@ -110,11 +110,15 @@ pub fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("journal-{number}.db"))
 }
 
-/// Reads a file whole: every record in order, then its marks.
+/// Reads a file whole: every record in order into the memory of an earlier one, then its marks.
 ///
 /// # Errors
 /// The file cannot be read or a record is damaged; what was read before has been passed on.
-pub fn replay(path: &Path, mut each: impl FnMut(Position, Vec<RecordSeries>)) -> Result<Vec<Mark>, ReplayError> {
+pub fn replay(
+    path: &Path,
+    mut spare: impl FnMut() -> Record,
+    mut each: impl FnMut(Position, Record),
+) -> Result<Vec<Mark>, ReplayError> {
     let failed = |source| ReplayError::Read { path: path.to_owned(), source };
     let number =
         path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix("journal-")?.parse().ok()).unwrap_or_default();
@@ -130,9 +134,13 @@ pub fn replay(path: &Path, mut each: impl FnMut(Position, Vec<RecordSeries>)) ->
     while let Some(columns) = rows.next().map_err(failed)? {
         let row: i64 = columns.get(0).map_err(failed)?;
         let body = columns.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(failed)?;
-        let series =
-            record::decode(body).map_err(|source| ReplayError::Record { path: path.to_owned(), row, source })?;
-        each(first_position(number) + row as u64, series);
+        let mut record = spare();
+        record::decode_into(body, &mut record).map_err(|source| ReplayError::Record {
+            path: path.to_owned(),
+            row,
+            source,
+        })?;
+        each(first_position(number) + row as u64, record);
     }
     marks::load(&connection).map_err(failed)
 }

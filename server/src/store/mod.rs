@@ -19,6 +19,7 @@ mod head;
 pub mod hostile;
 mod index;
 mod journal;
+mod load;
 mod lock;
 pub mod loglines;
 mod maintain;

@@ -41,6 +41,11 @@ impl Numbered {
         self.page(id)?.get(id)
     }
 
+    /// Looks numbers up one after the other.
+    pub fn numbers(&self) -> Numbers<'_> {
+        Numbers { all: self, page: None }
+    }
+
     /// Adds a series, or replaces the one of its number.
     pub fn insert(&mut self, series: Arc<Series>) {
         let number = series.id / PAGE;
@@ -65,6 +70,25 @@ impl Numbered {
     }
 }
 
+/// Looks numbers up; one of the same page as the one before costs no search.
+pub struct Numbers<'a> {
+    all: &'a Numbered,
+    page: Option<&'a Page>,
+}
+
+impl<'a> Numbers<'a> {
+    /// The series with this number.
+    pub fn get(&mut self, id: SeriesId) -> Option<&'a Arc<Series>> {
+        if let Some(page) = self.page
+            && id / PAGE == page.number
+        {
+            return page.get(id);
+        }
+        self.page = self.all.page(id);
+        self.page?.get(id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +105,9 @@ mod tests {
         assert!(
             numbered.get(2).is_none() && numbered.get(600).is_some() && numbered.page(256).unwrap().get(1).is_none()
         );
+        let mut numbers = numbered.numbers();
+        let found = [1, 2, 255, 600, 700, 256, 1].map(|id| numbers.get(id).map_or(0, |series| series.id));
+        assert_eq!(found, [1, 0, 255, 600, 0, 256, 1]);
         numbered.remove(256);
         numbered.remove(256);
         assert_eq!((numbered.pages.len(), numbered.get(256).is_none()), (2, true));

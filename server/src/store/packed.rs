@@ -1,6 +1,7 @@
 //! General compression of the parts that are text or raw: journal records and lists of series. One tag byte, then zstd or
 //! the bytes as they are, whichever is shorter.
 
+use std::borrow::Cow;
 use std::io;
 
 use super::varint::{self, DecodeError, Reader};
@@ -43,10 +44,10 @@ pub fn raw(bytes: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The bytes are damaged or of a newer version.
-pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, DecodeError> {
+pub fn unpack(packed: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     let mut reader = Reader(packed);
     match reader.byte()? {
-        TAG_RAW => Ok(reader.0.to_vec()),
+        TAG_RAW => Ok(Cow::Borrowed(reader.0)),
         TAG_ZSTD => {
             let length = reader.unsigned()?;
             if length > UNPACKED_BYTES_MAX {
@@ -55,7 +56,7 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, DecodeError> {
             let bytes = zstd::bulk::decompress(reader.0, length as usize)
                 .map_err(|_| DecodeError::Impossible { what: "zstd frame" })?;
             if bytes.len() as u64 == length {
-                Ok(bytes)
+                Ok(Cow::Owned(bytes))
             } else {
                 Err(DecodeError::Impossible { what: "unpacked length" })
             }

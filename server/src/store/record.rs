@@ -38,6 +38,15 @@ pub struct RecordSeries {
     pub samples: Vec<Sample>,
 }
 
+/// A decoded record, flat: most have one sample of each series, and a list of its own for each would cost more than the sample.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The series that the record declares.
+    pub declared: Vec<(SeriesId, Labels)>,
+    /// The samples in the order in which they were accepted.
+    pub samples: Vec<(SeriesId, Sample)>,
+}
+
 impl Default for RecordWriter {
     fn default() -> RecordWriter {
         RecordWriter { body: vec![VERSION], id_last: 0, t_last: 0, has_labels: false }
@@ -112,14 +121,46 @@ pub fn decode(packed: &[u8]) -> Result<Vec<RecordSeries>, DecodeError> {
     let body = packed::unpack(packed)?;
     let mut reader = Reader(&body);
     match reader.byte()? {
-        VERSION => samples(&mut reader),
+        VERSION => {
+            let mut all: Vec<RecordSeries> = Vec::new();
+            samples(&mut reader, |id, labels, sample| match all.last_mut() {
+                Some(last) if last.id == id && labels.is_none() => last.samples.push(sample),
+                _ => all.push(RecordSeries { id, labels, samples: vec![sample] }),
+            })?;
+            Ok(all)
+        }
         VERSION_1 => series_1(&mut reader),
         found => Err(DecodeError::Unknown { what: "record version", found }),
     }
 }
 
-fn samples(reader: &mut Reader<'_>) -> Result<Vec<RecordSeries>, DecodeError> {
-    let mut all: Vec<RecordSeries> = Vec::new();
+/// Decodes a record in place of what another one left.
+///
+/// # Errors
+/// The bytes are damaged or of a newer version.
+pub fn decode_into(packed: &[u8], record: &mut Record) -> Result<(), DecodeError> {
+    record.declared.clear();
+    record.samples.clear();
+    let body = packed::unpack(packed)?;
+    let mut reader = Reader(&body);
+    match reader.byte()? {
+        VERSION => samples(&mut reader, |id, labels, sample| {
+            record.declared.extend(labels.map(|labels| (id, labels)));
+            record.samples.push((id, sample));
+        }),
+        VERSION_1 => {
+            for one in series_1(&mut reader)? {
+                record.declared.extend(one.labels.map(|labels| (one.id, labels)));
+                record.samples.extend(one.samples.into_iter().map(|sample| (one.id, sample)));
+            }
+            Ok(())
+        }
+        found => Err(DecodeError::Unknown { what: "record version", found }),
+    }
+}
+
+/// Calls `each` with every sample and, where they stand before it, its series' labels.
+fn samples(reader: &mut Reader<'_>, mut each: impl FnMut(SeriesId, Option<Labels>, Sample)) -> Result<(), DecodeError> {
     let (mut id, mut t): (SeriesId, i64) = (0, 0);
     while !reader.is_empty() {
         let head = reader.byte()?;
@@ -134,13 +175,9 @@ fn samples(reader: &mut Reader<'_>) -> Result<Vec<RecordSeries>, DecodeError> {
         let labels = if head & HAS_LABELS == 0 { None } else { Some(labels(reader)?) };
         let mut bits = [0; 8];
         bits[..value_bytes].copy_from_slice(reader.take(value_bytes)?);
-        let sample = Sample { t, v: f64::from_bits(u64::from_be_bytes(bits)) };
-        match all.last_mut() {
-            Some(last) if last.id == id && labels.is_none() => last.samples.push(sample),
-            _ => all.push(RecordSeries { id, labels, samples: vec![sample] }),
-        }
+        each(id, labels, Sample { t, v: f64::from_bits(u64::from_be_bytes(bits)) });
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The series of a record of version 1.
@@ -177,6 +214,19 @@ mod tests {
             let _ = decode(&bytes);
             let _ = decode(&[&[0, VERSION], &bytes[..]].concat());
             let _ = decode(&[&[0, VERSION_1], &bytes[..]].concat());
+            for prefix in [&[0, VERSION][..], &[0, VERSION_1]] {
+                let packed = [prefix, &bytes[..]].concat();
+                let mut flat = Record { declared: vec![(9, Labels::empty())], samples: vec![(9, Sample::stale(9))] };
+                let Ok(series) = decode(&packed) else {
+                    prop_assert!(decode_into(&packed, &mut flat).is_err());
+                    continue;
+                };
+                decode_into(&packed, &mut flat).unwrap();
+                let samples = series.iter().flat_map(|one| one.samples.iter().map(|s| (one.id, s.t, s.v.to_bits())));
+                let declared = series.iter().filter_map(|one| Some((one.id, one.labels.clone()?)));
+                prop_assert!(samples.eq(flat.samples.iter().map(|(id, s)| (*id, s.t, s.v.to_bits()))));
+                prop_assert!(declared.eq(flat.declared.iter().cloned()));
+            }
         }
 
         #[test]
