@@ -31,8 +31,11 @@ use crate::telemetry;
 
 /// Bodies decoded at once: each may take the decoded limit several times over in memory. Further ones wait.
 const DECODES_MAX: usize = 16;
-/// Bodies above this are decoded on a thread that may block: about a millisecond of work.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Bodies that may be larger than this when decompressed are decoded on a thread that may block: below it is about a millisecond of
+/// work.
+const INLINE_BYTES_MAX: usize = 512 << 10;
+/// How often over a gzip or zstd body may be larger when decompressed, as far as nobody has looked.
+const EXPANSION: usize = 64;
 /// Seconds after which a sender may try again what was refused for the moment.
 const RETRY_AFTER: &str = "5";
 const PROTOBUF: &str = "application/x-protobuf";
@@ -191,10 +194,12 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
         let body = decompress(&encoding, &body, bytes_max)?;
         Ok(otlp::decode(&body, &store.known(), &seen)?)
     };
-    let otlp::Decoded { batch, mut problems, learned } = receiver.decode(bytes, decode).await?;
+    let otlp::Decoded { batch, mut problems, learned } = receiver.decode(bytes * EXPANSION, decode).await?;
     telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
     let committed = receiver.append(Batch { mark, ..batch }).await?;
-    receiver.seen.learn(learned);
+    if !committed.duplicate {
+        receiver.seen.learn(learned);
+    }
     add_refused(&mut problems, &committed);
     let partial_success = (problems.count() > 0).then(|| ExportMetricsPartialSuccess {
         rejected_data_points: problems.count() as i64,
@@ -209,7 +214,7 @@ async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) 
     let bytes_max = receiver.limits.decoded_bytes_max;
     let now = (receiver.clock)();
     let (lines, problems) = receiver
-        .decode(body.len(), move || Ok(otlp_logs::decode(&decompress(&encoding, &body, bytes_max)?, now)?))
+        .decode(body.len() * EXPANSION, move || Ok(otlp_logs::decode(&decompress(&encoding, &body, bytes_max)?, now)?))
         .await?;
     let store = Arc::clone(&receiver.store);
     tokio::task::spawn_blocking(move || store.append_logs(&lines, mark.as_ref(), now))
@@ -233,13 +238,15 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
     let body = body?;
-    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
+    let bytes_max = receiver.limits.decoded_bytes_max;
+    // What is no snappy is refused by the decoder.
+    let decoded_bytes = snap::raw::decompress_len(&body).unwrap_or_default();
     let (store, buffers) = (Arc::clone(&receiver.store), Arc::clone(&receiver.buffers));
     let decode = move |buffer: &mut Vec<u8>| {
         let body = decompress_snappy(&encoding, &body, bytes_max, buffer)?;
         Ok(remote_write::decode(body, &store.known())?)
     };
-    let (batch, mut problems) = receiver.decode(bytes, move || buffers.with(decode)).await?;
+    let (batch, mut problems) = receiver.decode(decoded_bytes, move || buffers.with(decode)).await?;
     telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
     let committed = receiver.append(Batch { mark, ..batch }).await?;
     add_refused(&mut problems, &committed);

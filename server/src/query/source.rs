@@ -82,6 +82,19 @@ pub trait Selection: Sync {
     fn notes(&self) -> Vec<Note> {
         Vec::new()
     }
+
+    /// All series with their samples, held at once.
+    ///
+    /// # Errors
+    /// As [`Selection::read`].
+    fn all(&self) -> Result<Vec<Selected>, SelectError> {
+        let mut all = Vec::with_capacity(self.count());
+        self.read(0..self.count(), &mut |labels, samples| {
+            all.push(Selected { labels: labels.clone(), samples: samples.to_vec() });
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
 }
 
 /// Takes one series of a [`Selection`].

@@ -6,7 +6,7 @@ use petrel_agent::error_chain::chain;
 use super::event::{Objection, Question};
 use super::run::Condition;
 use super::runbook::Is;
-use crate::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
+use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Source, TimeRange, View};
 use crate::query::{Limits, Value, instant, parse};
 use crate::series::{Labels, Matcher, NAME, Timestamp};
 
@@ -96,6 +96,19 @@ impl After<'_> {
 impl Source for After<'_> {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
         self.clip(range).map_or(Ok(Vec::new()), |range| self.source.select(matchers, range, samples_max))
+    }
+
+    fn find_for<'b>(
+        &'b self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        view: View,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
+        match self.clip(range) {
+            Some(range) => self.source.find_for(matchers, range, view, samples_max),
+            None => Ok(Box::new(Vec::new())),
+        }
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {

@@ -3,12 +3,12 @@
 //! warning in them, and one for rules and guards, whose answers fail: a part of the truth is no ground for alerts or actions.
 
 use std::collections::BTreeSet;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use petrel_agent::error_chain::chain;
 
-use crate::query::source::{MetricMetadata, Note, SelectError, Selected, Selection, Show, Source, TimeRange};
+use crate::query::source::{MetricMetadata, Note, SelectError, Selected, Selection, Show, Source, TimeRange, View};
 use crate::series::{Labels, Matcher, Sample, Timestamp};
 
 /// Two sources as one. Whoever asks in a way that has no room for notes gets an error where something is missing.
@@ -82,14 +82,24 @@ impl Source for Merged {
         range: TimeRange,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        self.find_for(matchers, range, View::PLAIN, samples_max)
+    }
+
+    fn find_for<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        view: View,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
         let Parts { local, remote } = self.bounds.parts(range);
-        let Some(older) = remote else { return self.local.find(matchers, range, samples_max) };
+        let Some(older) = remote else { return self.local.find_for(matchers, range, view, samples_max) };
         let mut notes = Vec::new();
         let older = match read_all(&*self.remote, matchers, older, samples_max, &mut notes) {
             Ok(older) => older,
             Err(error) => {
                 self.without(error, &mut notes)?;
-                return Ok(Box::new(Noted { found: self.local.find(matchers, range, samples_max)?, notes }));
+                return Ok(Box::new(Noted { found: self.local.find_for(matchers, range, view, samples_max)?, notes }));
             }
         };
         let recent = match local {
@@ -157,11 +167,7 @@ fn read_all(
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Selected>, SelectError> {
     let found = source.find(matchers, range, samples_max)?;
-    let mut all = Vec::with_capacity(found.count());
-    found.read(0..found.count(), &mut |labels, samples| {
-        all.push(Selected { labels: labels.clone(), samples: samples.to_vec() });
-        ControlFlow::Continue(())
-    })?;
+    let all = found.all()?;
     notes.extend(found.notes());
     Ok(all)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Source, TimeRange};
+use crate::query::source::{MetricMetadata, SelectError, Selected, Selection, Source, TimeRange, View};
 use crate::series::{Labels, MatchOp, Matcher, NAME, Sample};
 
 /// Fresh samples over a source. What is fresh wins over what is stored at the same time.
@@ -45,11 +45,32 @@ impl<'a> Overlay<'a> {
 
 impl Source for Overlay<'_> {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        let mut selected = self.base.select(matchers, range, samples_max)?;
+        self.find(matchers, range, samples_max)?.all()
+    }
+
+    fn find<'b>(
+        &'b self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
+        self.find_for(matchers, range, View::PLAIN, samples_max)
+    }
+
+    /// What has nothing fresh in it is read as the base reads it.
+    fn find_for<'b>(
+        &'b self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        view: View,
+        samples_max: u64,
+    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
+        let based = self.base.find_for(matchers, range, view, samples_max)?;
         let mut fresh = self.matching(matchers, range);
         if fresh.is_empty() {
-            return Ok(selected);
+            return Ok(based);
         }
+        let mut selected = based.all()?;
         fresh.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.t.cmp(&b.1.t)));
         let mut places: HashMap<Labels, usize> =
             selected.iter().enumerate().map(|(i, series)| (series.labels.clone(), i)).collect();
@@ -65,20 +86,10 @@ impl Source for Overlay<'_> {
             }
         }
         let total: usize = selected.iter().map(|series| series.samples.len()).sum();
-        if total as u64 > samples_max { Err(SelectError::TooManySamples { samples_max }) } else { Ok(selected) }
-    }
-
-    /// What has nothing fresh in it is read as the base reads it.
-    fn find<'b>(
-        &'b self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        samples_max: u64,
-    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
-        if self.matching(matchers, range).is_empty() {
-            return self.base.find(matchers, range, samples_max);
+        if total as u64 > samples_max {
+            return Err(SelectError::TooManySamples { samples_max });
         }
-        Ok(Box::new(self.select(matchers, range, samples_max)?))
+        Ok(Box::new(selected))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {

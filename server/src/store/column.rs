@@ -1,6 +1,8 @@
 //! Samples of one series in memory, as columns: eight bytes a sample while they come at one step, which most do, and twelve
-//! where they do not. Sorted by time, unique in time.
+//! where they do not. Sorted by time, unique in time. What comes out of order waits beside them and is merged in when there is
+//! enough of it, so that no order of arrival costs more than a few copies of each sample.
 
+use super::head::merge;
 use crate::query::source::TimeRange;
 use crate::series::{Sample, Timestamp};
 
@@ -12,7 +14,12 @@ const GROW_MIN: usize = 8;
 pub struct Column {
     times: Times,
     values: Vec<f64>,
+    /// In the order of their arrival; none is later than the last of the columns. They override those and each other.
+    late: Vec<Sample>,
 }
+
+/// Late samples that are merged into the columns at once, at least; with longer columns a quarter of their length.
+const LATE_MIN: usize = 32;
 
 /// The times of a column; as many as there are values.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,9 +39,9 @@ impl Default for Times {
 }
 
 impl Column {
-    /// Number of samples.
+    /// Number of samples; those that may take another's place are counted too.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.values.len() + self.late.len()
     }
 
     /// Whether there is none.
@@ -44,22 +51,46 @@ impl Column {
 
     /// The first and the last time; `None` where there is no sample.
     pub fn span(&self) -> Option<TimeRange> {
-        let last = self.len().checked_sub(1)?;
-        Some(TimeRange { from: self.time(0), to: self.time(last) })
+        let last = self.values.len().checked_sub(1)?;
+        let from = self.late.iter().map(|sample| sample.t).fold(self.time(0), i64::min);
+        Some(TimeRange { from, to: self.time(last) })
     }
 
-    /// Adds a sample; at a time that is there already it takes the other's place. O(1) at the end, O(n) elsewhere.
+    /// Adds a sample; at a time that is there already it takes the other's place. O(1) at the end, O(log n) on average elsewhere.
     pub fn insert(&mut self, sample: Sample) {
-        match self.span() {
-            Some(span) if span.to >= sample.t => self.insert_before_end(sample),
-            _ => self.push(sample),
+        let last = self.values.len().checked_sub(1).map(|last| self.time(last));
+        if last.is_none_or(|last| last < sample.t) {
+            self.push(sample);
+            return;
+        }
+        self.late.push(sample);
+        if self.late.len() >= LATE_MIN.max(self.values.len() / 4) {
+            let all = self.to_vec();
+            *self = Column::default();
+            for sample in all {
+                self.push(sample);
+            }
         }
     }
 
     /// The samples of a range.
     pub fn within(&self, range: TimeRange) -> Vec<Sample> {
+        let on_time = self.on_time(range);
+        if self.late.is_empty() {
+            return on_time;
+        }
+        let mut late: Vec<Sample> =
+            self.late.iter().filter(|sample| (range.from..=range.to).contains(&sample.t)).copied().collect();
+        // Of equal times the last one stands: reversed before a stable sort it comes first, where dedup keeps it.
+        late.reverse();
+        late.sort_by_key(|sample| sample.t);
+        late.dedup_by_key(|sample| sample.t);
+        merge(on_time, &late)
+    }
+
+    fn on_time(&self, range: TimeRange) -> Vec<Sample> {
         let from = self.count_before(range.from);
-        let to = range.to.checked_add(1).map_or(self.len(), |end| self.count_before(end));
+        let to = range.to.checked_add(1).map_or(self.values.len(), |end| self.count_before(end));
         (from..to.max(from)).map(|i| Sample { t: self.time(i), v: self.values[i] }).collect()
     }
 
@@ -78,7 +109,7 @@ impl Column {
 
     /// Number of samples before an instant. O(log n).
     fn count_before(&self, t: Timestamp) -> usize {
-        let (mut low, mut high) = (0, self.len());
+        let (mut low, mut high) = (0, self.values.len());
         while low < high {
             let middle = usize::midpoint(low, high);
             if self.time(middle) < t {
@@ -91,12 +122,12 @@ impl Column {
     }
 
     fn push(&mut self, sample: Sample) {
-        let n = self.len();
+        let n = self.values.len();
         match &mut self.times {
             Times::Regular { first, step } => match n {
                 0 => (*first, *step) = (sample.t, 0),
                 1 if sample.t.checked_sub(*first).is_some() => *step = sample.t - *first,
-                _ if first.checked_add(step.saturating_mul(n as i64)) == Some(sample.t) => {}
+                _ if step.checked_mul(n as i64).and_then(|after| first.checked_add(after)) == Some(sample.t) => {}
                 _ => {
                     let times: Vec<Timestamp> = (0..n).map(|i| self.time(i)).chain([sample.t]).collect();
                     self.times = Times::of(times);
@@ -113,18 +144,6 @@ impl Column {
         }
         grow(&mut self.values);
         self.values.push(sample.v);
-    }
-
-    fn insert_before_end(&mut self, sample: Sample) {
-        let at = self.count_before(sample.t);
-        if self.time(at) == sample.t {
-            self.values[at] = sample.v;
-            return;
-        }
-        let mut times: Vec<Timestamp> = (0..self.len()).map(|i| self.time(i)).collect();
-        times.insert(at, sample.t);
-        self.times = Times::of(times);
-        self.values.insert(at, sample.v);
     }
 }
 
@@ -182,6 +201,16 @@ mod tests {
             let span = map.keys().next().zip(map.keys().next_back());
             prop_assert_eq!(column.span().map(|span| (span.from, span.to)), span.map(|(&from, &to)| (from, to)));
         }
+    }
+
+    #[test]
+    fn a_million_samples_newest_first_take_no_longer_than_in_order() {
+        let mut column = Column::default();
+        for t in (0..1_000_000).rev() {
+            column.insert(Sample { t, v: t as f64 });
+        }
+        let all = column.to_vec();
+        assert!(all.len() == 1_000_000 && all.is_sorted_by(|a, b| a.t < b.t));
     }
 
     #[test]

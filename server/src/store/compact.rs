@@ -42,7 +42,9 @@ impl Store {
             return Ok(());
         }
         let all = file.series()?;
-        let unlinked = journal::list(&self.shared.dir).ok().and_then(|list| list.first().map(|(number, _)| *number));
+        // Notes of what is sealed may only go where it is known which journals are left.
+        let Ok(journals) = journal::list(&self.shared.dir) else { return Ok(()) };
+        let unlinked = journals.first().map(|(number, _)| *number);
         let floor = journal::first_position(unlinked.unwrap_or(self.shared.active_journal()));
         for slice in all.chunks(SLICE_SERIES) {
             file.write(|tx| {

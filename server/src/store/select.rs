@@ -49,13 +49,7 @@ const RUN_GAP_IDS: u64 = 4;
 
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        let found = self.find(matchers, range, samples_max)?;
-        let mut selected = Vec::with_capacity(found.count());
-        found.read(0..found.count(), &mut |labels, samples| {
-            selected.push(Selected { labels: labels.clone(), samples: samples.to_vec() });
-            ControlFlow::Continue(())
-        })?;
-        Ok(selected)
+        self.find(matchers, range, samples_max)?.all()
     }
 
     fn find<'a>(

@@ -23,6 +23,9 @@ pub const QUEUE_BATCHES_MAX: usize = 1_024;
 /// Samples, with every series counted as 32 of them for its labels, that may wait for the writer: about 128 MiB.
 const QUEUE_WEIGHT_MAX: usize = 8 << 20;
 
+/// What a sample weighs in a waiting batch, and what the bytes of labels and metadata are measured by.
+const SAMPLE_BYTES: usize = 16;
+
 /// Why a batch was not accepted. Nothing of it was stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
@@ -293,5 +296,9 @@ impl Shared {
 }
 
 fn weight(batch: &Batch) -> usize {
-    batch.rows.len() + batch.series.iter().map(|(_, samples)| samples.len() + 32).sum::<usize>()
+    let series =
+        batch.series.iter().map(|(labels, samples)| samples.len() + 32 + labels.as_wire().len() / SAMPLE_BYTES);
+    let told =
+        batch.metadata.iter().map(|(name, told)| (name.len() + told.help.len() + told.unit.len()) / SAMPLE_BYTES + 8);
+    batch.rows.len() + series.sum::<usize>() + told.sum::<usize>()
 }

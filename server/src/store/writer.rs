@@ -126,11 +126,12 @@ impl Writer {
         }
         let number = shared.active_journal();
         for Row { series, sample } in ready.iter().flat_map(|prepared| &prepared.accepted) {
+            let before = series.declared_in();
             let is_new = !series.is_declared_in(number);
             record.push(series.id, is_new.then_some(&series.labels), *sample);
             if is_new {
                 series.declare_in(number);
-                declared.push(Arc::clone(series));
+                declared.push((Arc::clone(series), before));
             }
         }
         let marks: Vec<Mark> = raised.into_values().collect();
@@ -153,8 +154,8 @@ impl Writer {
             }
             Err(failed) => {
                 self.tell(Some(&failed));
-                for series in &declared {
-                    series.declare_in(0);
+                for (series, before) in &declared {
+                    series.declare_in(*before);
                 }
                 for prepared in ready {
                     (prepared.reply)(Err(failed.clone()));
@@ -254,12 +255,22 @@ impl Writer {
             }
             refused.is_none()
         });
+        for (labels, samples) in &mut series {
+            samples.retain(|sample| match allowed.check(sample.t) {
+                None => true,
+                Some(reason) => {
+                    refuse(labels, *sample, reason);
+                    false
+                }
+            });
+        }
+        // A series of which nothing is taken must not come into being.
+        series.retain(|(_, samples)| !samples.is_empty());
         for ((labels, samples), found) in series.iter().zip(self.shared.resolve(&series)) {
             for sample in samples {
-                match (&found, allowed.check(sample.t)) {
-                    (_, Some(reason)) => refuse(labels, *sample, reason),
-                    (None, None) => refuse(labels, *sample, RefusedReason::SeriesLimit),
-                    (Some(found), None) => accepted.push(Row { series: Arc::clone(found), sample: *sample }),
+                match &found {
+                    None => refuse(labels, *sample, RefusedReason::SeriesLimit),
+                    Some(found) => accepted.push(Row { series: Arc::clone(found), sample: *sample }),
                 }
             }
         }

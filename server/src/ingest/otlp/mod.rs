@@ -277,6 +277,8 @@ fn header(message: &[u8]) -> Result<Header<'_>, MalformedError> {
             (2, Value::Bytes(bytes)) => header.description = bytes,
             (3, Value::Bytes(bytes)) => header.unit = bytes,
             (12, Value::Bytes(bytes)) => header.metadata.push(bytes),
+            // Protocol buffers merge what is given twice: then the short way, which sees only one, must not be taken.
+            (5 | 7 | 9 | 10 | 11, Value::Bytes(_)) if header.data.is_some() => header.data = Some((0, &[])),
             (number @ (5 | 7 | 9 | 10 | 11), Value::Bytes(bytes)) => header.data = Some((number, bytes)),
             _ => {}
         }

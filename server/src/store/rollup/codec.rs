@@ -18,14 +18,14 @@ struct Column {
 /// All columns but the count, which carries the rows' times, in the order of the layout: each may be implied by those before.
 const COLUMNS: [Column; 8] = [
     Column {
-        get: |row| (row.begin - row.start) as f64,
+        get: |row| row.begin.saturating_sub(row.start) as f64,
         implied: |_| 0.0,
-        set: |row, v| row.begin = row.start + v as i64,
+        set: |row, v| row.begin = row.start.saturating_add(v as i64),
     },
     Column {
-        get: |row| (row.end - row.start) as f64,
-        implied: |row| (row.begin - row.start) as f64,
-        set: |row, v| row.end = row.start + v as i64,
+        get: |row| row.end.saturating_sub(row.start) as f64,
+        implied: |row| row.begin.saturating_sub(row.start) as f64,
+        set: |row, v| row.end = row.start.saturating_add(v as i64),
     },
     Column { get: |row| row.first, implied: |_| 0.0, set: |row, v| row.first = v },
     Column { get: |row| row.last, implied: |row| row.first, set: |row, v| row.last = v },
