@@ -32,6 +32,7 @@ pub fn measure(store: StoreStats) {
     telemetry::STORE_HEAD_SAMPLES.set(store.head_samples as i64);
     telemetry::STORE_DISK_BYTES.set(store.disk_bytes as i64);
     telemetry::STORE_DISK_BYTES_FREE.set(store.disk_bytes_free as i64);
+    telemetry::STORE_DISK_BYTES_RESERVED.set(i64::try_from(store.disk_bytes_reserved).unwrap_or(i64::MAX));
     telemetry::RESIDENT_BYTES.set(resident_bytes().unwrap_or(0));
 }
 

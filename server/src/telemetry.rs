@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 
-/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `malformed`.
+/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `source_limit`, `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
@@ -101,6 +101,11 @@ pub static STORE_DISK_BYTES: LazyLock<IntGauge> =
 /// Bytes free under the data folder.
 pub static STORE_DISK_BYTES_FREE: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("petrel_store_disk_bytes_free", "Bytes free under the data folder."));
+
+/// Free bytes under the data folder below which samples are refused.
+pub static STORE_DISK_BYTES_RESERVED: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_store_disk_bytes_reserved", "Free bytes under the data folder below which samples are refused.")
+});
 
 /// Files of samples unlinked, by reason: `age`, `size`.
 pub static STORE_FILES_UNLINKED: LazyLock<IntCounterVec> = LazyLock::new(|| {

@@ -332,6 +332,7 @@ fn add_refused(problems: &mut Problems, committed: &Committed) {
         (RefusedReason::Future, "more than 10 minutes ahead of the server's clock"),
         (RefusedReason::TooOld, "older than the retention"),
         (RefusedReason::SeriesLimit, "beyond the limit store.series_max"),
+        (RefusedReason::SourceLimit, "beyond the limit store.series_per_source_max of their instance"),
     ] {
         let mut refused = committed.refused.iter().filter(|refused| refused.reason == reason).peekable();
         if let Some(first) = refused.peek().copied() {

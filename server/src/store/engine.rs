@@ -121,6 +121,8 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Bytes that the disk has left.
     pub disk_bytes_free: u64,
+    /// Free bytes below which samples are refused.
+    pub disk_bytes_reserved: u64,
 }
 
 impl Store {
@@ -272,6 +274,7 @@ impl Store {
             journals: journal::list(&self.shared.dir).map_or(0, |journals| journals.len() as u64),
             disk_bytes: self.shared.disk_bytes(),
             disk_bytes_free: self.shared.free_bytes().unwrap_or(0),
+            disk_bytes_reserved: self.shared.options.disk_reserve_bytes,
         }
     }
 

@@ -115,6 +115,11 @@ impl Index {
         self.postings.iter().map(|(name, values)| (&**name, values.iter().map(|(value, ids)| (&**value, ids.len()))))
     }
 
+    /// Number of series that have this label. O(log of the values of the name): the postings are the count.
+    pub fn count(&self, name: &str, value: &str) -> usize {
+        self.postings.get(name).and_then(|values| values.get(value)).map_or(0, Vec::len)
+    }
+
     /// The series with these labels, made with the next number where it is missing.
     pub fn get_or_add(&mut self, labels: &Labels) -> Arc<Series> {
         if let Some(series) = self.by_labels.get(labels) {
@@ -324,8 +329,10 @@ mod tests {
         assert!(found(&index, &[Matcher::equal("mode", "user"), regex("nothing", ".+", false)]).is_empty());
         assert_eq!(found(&index, &[]), [1, 2, 3, 4]);
         assert!(found(&index, &[Matcher::equal("nothing", "x")]).is_empty());
+        assert_eq!((index.count("mode", "user"), index.count("__name__", "cpu"), index.count("x", "y")), (1, 2, 0));
         let user = Arc::clone(index.by_id(2).unwrap());
         index.remove(&[Arc::clone(&user)]);
+        assert_eq!((index.count("mode", "user"), index.count("__name__", "cpu")), (0, 1));
         assert!(user.is_forgotten() && index.get(&user.labels).is_none());
         assert_eq!(found(&index, &[Matcher::equal("__name__", "cpu")]), [1]);
         assert!(found(&index, &[Matcher::equal("mode", "user")]).is_empty());

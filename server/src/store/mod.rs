@@ -137,6 +137,8 @@ pub enum RefusedReason {
     Future,
     /// Older than the retention.
     TooOld,
-    /// A limit on series was met.
+    /// There are `store.series_max` series.
     SeriesLimit,
+    /// There are `store.series_per_source_max` series of its instance.
+    SourceLimit,
 }

@@ -30,6 +30,8 @@ pub struct RawStoreOptions {
     pub disk_reserve: Bytes,
     /// Most series that are kept; samples of further ones are refused.
     pub series_max: u64,
+    /// Most series that have the same `instance` label, whatever their job; samples of further ones are refused.
+    pub series_per_source_max: u64,
     /// Most bytes of journals; above it the oldest are sealed early. It bounds the time of a start after a crash.
     pub journal_bytes_max: Bytes,
     /// Most log lines that are kept.
@@ -47,6 +49,8 @@ impl Default for RawStoreOptions {
             rollup_1h: ROLLUP_1H.to_owned(),
             disk_reserve: Bytes(256 << 20),
             series_max: 2_000_000,
+            // An exporter of a large host has a few thousand: far above what is right, far below what hurts the others.
+            series_per_source_max: 100_000,
             journal_bytes_max: Bytes(256 << 20),
             log_lines_max: 1_000_000,
             log_bytes_max: Bytes(256 << 20),
@@ -106,6 +110,8 @@ pub struct StoreOptions {
     pub disk_reserve_bytes: u64,
     /// Most series.
     pub series_max: usize,
+    /// Most series with the same `instance`.
+    pub series_per_source_max: usize,
     /// Bytes of journals above which the oldest are sealed early.
     pub journal_bytes_max: u64,
     /// Most log lines kept.
@@ -151,6 +157,7 @@ impl RawStoreOptions {
             size_bytes_max: parse_size_max(&self.size_max)?,
             disk_reserve_bytes: self.disk_reserve.0,
             series_max: at_least("series_max", self.series_max, 1)? as usize,
+            series_per_source_max: at_least("series_per_source_max", self.series_per_source_max, 1)? as usize,
             journal_bytes_max: at_least("journal_bytes_max", self.journal_bytes_max.0, 1 << 20)?,
             log_lines_max: at_least("log_lines_max", self.log_lines_max, 1)?,
             log_bytes_max: at_least("log_bytes_max", self.log_bytes_max.0, 1 << 16)?,

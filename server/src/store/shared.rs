@@ -245,21 +245,36 @@ impl Shared {
         Allowed { from, to: now.saturating_add(future_ms_max) }
     }
 
-    /// Finds each label set's series, making it where there is room for one more; `None` where there is not.
-    pub fn resolve(&self, series: &[(Labels, Vec<Sample>)]) -> Vec<Option<Arc<Series>>> {
-        let mut found: Vec<Option<Arc<Series>>> = {
+    /// Finds each label set's series, making it where the limits leave room for one more; the limit that was met where not.
+    pub fn resolve(&self, series: &[(Labels, Vec<Sample>)]) -> Vec<Result<Arc<Series>, RefusedReason>> {
+        let mut found: Vec<Result<Arc<Series>, RefusedReason>> = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            series.iter().map(|(labels, _)| index.get(labels).cloned()).collect()
+            series.iter().map(|(labels, _)| index.get(labels).cloned().ok_or(RefusedReason::SeriesLimit)).collect()
         };
-        if found.iter().any(Option::is_none) {
+        if found.iter().any(Result::is_err) {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             for (found, (labels, _)) in found.iter_mut().zip(series) {
-                if found.is_none() && (index.len() < self.options.series_max || index.get(labels).is_some()) {
-                    *found = Some(index.get_or_add(labels));
+                if found.is_err() {
+                    *found = self.admit(&mut index, labels);
                 }
             }
         }
         found
+    }
+
+    /// The series with these labels, made where the limits leave room.
+    fn admit(&self, index: &mut Index, labels: &Labels) -> Result<Arc<Series>, RefusedReason> {
+        if index.get(labels).is_none() {
+            if index.len() >= self.options.series_max {
+                return Err(RefusedReason::SeriesLimit);
+            }
+            // Series without an instance, such as those of guests, count in all alone.
+            let instance = labels.get("instance").unwrap_or_default();
+            if !instance.is_empty() && index.count("instance", instance) >= self.options.series_per_source_max {
+                return Err(RefusedReason::SourceLimit);
+            }
+        }
+        Ok(index.get_or_add(labels))
     }
 
     /// Takes what a batch told about metrics.

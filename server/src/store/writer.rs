@@ -269,8 +269,8 @@ impl Writer {
         for ((labels, samples), found) in series.iter().zip(self.shared.resolve(&series)) {
             for sample in samples {
                 match &found {
-                    None => refuse(labels, *sample, RefusedReason::SeriesLimit),
-                    Some(found) => accepted.push(Row { series: Arc::clone(found), sample: *sample }),
+                    Err(reason) => refuse(labels, *sample, *reason),
+                    Ok(found) => accepted.push(Row { series: Arc::clone(found), sample: *sample }),
                 }
             }
         }
@@ -292,6 +292,7 @@ fn answer(shared: &Shared, prepared: Prepared) {
         (RefusedReason::Future, "future"),
         (RefusedReason::TooOld, "too_old"),
         (RefusedReason::SeriesLimit, "series_limit"),
+        (RefusedReason::SourceLimit, "source_limit"),
     ] {
         count(outcome, prepared.committed.refused.iter().filter(|refused| refused.reason == reason).count() as u64);
     }

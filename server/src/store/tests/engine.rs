@@ -212,6 +212,24 @@ fn future_old_and_surplus_samples_are_refused_by_name() {
 }
 
 #[test]
+fn one_source_cannot_take_the_room_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), StoreOptions { series_per_source_max: 2, ..options() }, &[], NOW).unwrap();
+    let series = |instance: &str, name: &str| {
+        (Labels::new([("__name__", name), ("instance", instance)]), vec![Sample { t: NOW, v: 1.0 }])
+    };
+    let sent = |series| Batch { series, ..Batch::default() };
+    let all = vec![series("web1", "a"), series("web1", "b"), series("web1", "c"), series("web2", "a")];
+    let without = (0..3).map(|i| series("", &format!("guest_{i}")));
+    let committed = store.append_blocking(sent(all.into_iter().chain(without).collect()), NOW).unwrap();
+    let refused: Vec<_> = committed.refused.iter().map(|r| (r.labels.clone(), r.reason)).collect();
+    assert_eq!((committed.accepted, refused), (6, vec![(series("web1", "c").0, RefusedReason::SourceLimit)]));
+    let known = vec![(series("web1", "b").0, vec![Sample { t: NOW + 1, v: 2.0 }])];
+    let again = store.append_blocking(sent(known), NOW).unwrap();
+    assert_eq!((again.accepted, again.refused.len()), (1, 0), "what is known is taken at the limit");
+}
+
+#[test]
 fn retention_unlinks_days_and_forgets_their_series() {
     let dir = tempfile::tempdir().unwrap();
     let day = 86_400_000;
