@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
-use petrel_server::ingest::{body, otlp, otlp_logs, remote_write};
+use petrel_server::ingest::{body, otlp, otlp_logs, remote_write, symbols};
 use petrel_server::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
 use petrel_server::query::{self, Limits, StepRange};
 use petrel_server::series::{Labels, Matcher, Sample};
@@ -56,6 +56,7 @@ fn store_with_series() -> &'static Arc<Store> {
 /// A remote write message as it is after decompression.
 pub fn knock_remote_write(bytes: &[u8]) {
     let _ = remote_write::decode(bytes, &store_with_series().known());
+    let _ = symbols::decode(bytes, &store_with_series().known());
 }
 
 /// OTLP metrics and logs after decompression.

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
@@ -24,7 +24,7 @@ use crate::decide::verdict::{Event, VerdictBook};
 use crate::ingest::body::{BodyError, Buffers, decompress, decompress_snappy};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
-use crate::ingest::{otlp, otlp_logs, remote_write};
+use crate::ingest::{otlp, otlp_logs, remote_write, symbols};
 use crate::store::loglines::AppendLogsError;
 use crate::store::{AppendError, Batch, Committed, Mark, RefusedReason, Store};
 use crate::telemetry;
@@ -142,6 +142,8 @@ enum Refusal {
     Otlp(#[from] otlp::DecodeError),
     #[error(transparent)]
     RemoteWrite(#[from] remote_write::DecodeError),
+    #[error(transparent)]
+    Symbols(#[from] symbols::DecodeError),
     #[error("header `{header}` {problem}")]
     Header { header: &'static str, problem: &'static str },
     #[error(transparent)]
@@ -166,6 +168,7 @@ impl Refusal {
             Refusal::Body(BodyError::Damaged { .. })
             | Refusal::Otlp(_)
             | Refusal::RemoteWrite(_)
+            | Refusal::Symbols(_)
             | Refusal::Header { .. } => StatusCode::BAD_REQUEST,
         }
     }
@@ -228,13 +231,7 @@ async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) 
 }
 
 async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let content_type = text(&headers, header::CONTENT_TYPE.as_str());
-    if content_type.contains("io.prometheus.write.v2") {
-        return Err(Refusal::ContentType {
-            found: content_type,
-            allowed: "remote write 1.0 (application/x-protobuf;proto=prometheus.WriteRequest)",
-        });
-    }
+    let message = RemoteWrite::of(&text(&headers, header::CONTENT_TYPE.as_str()))?;
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
     let body = body?;
@@ -244,16 +241,56 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     let (store, buffers) = (Arc::clone(&receiver.store), Arc::clone(&receiver.buffers));
     let decode = move |buffer: &mut Vec<u8>| {
         let body = decompress_snappy(&encoding, &body, bytes_max, buffer)?;
-        Ok(remote_write::decode(body, &store.known())?)
+        Ok(match message {
+            RemoteWrite::One => remote_write::decode(body, &store.known())?,
+            RemoteWrite::Two => symbols::decode(body, &store.known())?,
+        })
     };
     let (batch, mut problems) = receiver.decode(decoded_bytes, move || buffers.with(decode)).await?;
     telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
     let committed = receiver.append(Batch { mark, ..batch }).await?;
     add_refused(&mut problems, &committed);
-    if problems.count() == 0 {
-        return Ok(StatusCode::NO_CONTENT.into_response());
+    let mut response = if problems.count() == 0 {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        (StatusCode::BAD_REQUEST, format!("{problems}; {} stored\n", committed.accepted)).into_response()
+    };
+    if message == RemoteWrite::Two {
+        let written = [committed.accepted, 0, 0].map(HeaderValue::from);
+        response.headers_mut().extend(WRITTEN.map(HeaderName::from_static).into_iter().zip(written));
     }
-    Ok((StatusCode::BAD_REQUEST, format!("{problems}; {} stored\n", committed.accepted)).into_response())
+    Ok(response)
+}
+
+/// What a remote write 2.0 sender is told to have been written: samples, native histograms, exemplars.
+const WRITTEN: [&str; 3] = [
+    "x-prometheus-remote-write-samples-written",
+    "x-prometheus-remote-write-histograms-written",
+    "x-prometheus-remote-write-exemplars-written",
+];
+
+/// The messages of remote write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RemoteWrite {
+    One,
+    Two,
+}
+
+impl RemoteWrite {
+    /// Reads a content type in lower case; without the name of a message it is the first, as that protocol has it.
+    fn of(content_type: &str) -> Result<RemoteWrite, Refusal> {
+        let mut parts = content_type.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let message = parts.find_map(|part| part.strip_prefix("proto=")).map(|name| name.trim_matches('"'));
+        match (media, message) {
+            ("" | PROTOBUF, None | Some("prometheus.writerequest")) => Ok(RemoteWrite::One),
+            (PROTOBUF, Some("io.prometheus.write.v2.request")) => Ok(RemoteWrite::Two),
+            _ => Err(Refusal::ContentType {
+                found: content_type.to_owned(),
+                allowed: "application/x-protobuf;proto=prometheus.WriteRequest or …;proto=io.prometheus.write.v2.Request",
+            }),
+        }
+    }
 }
 
 impl Receiver {

@@ -11,3 +11,4 @@ pub mod presence;
 pub mod problems;
 pub mod protobuf;
 pub mod remote_write;
+pub mod symbols;

@@ -1,6 +1,6 @@
 //! Prometheus remote write 1.0: one protobuf message of series, read where it lies. A series' labels are compared as bytes
 //! with those the store knows, so that a sender who repeats itself, as all do, costs no decoding; labels that are new are
-//! checked one by one, and one that is wrong spoils its own series and not the request.
+//! checked one by one, and one that is wrong spoils its own series and not the request. Remote write 2.0 is in `symbols`.
 
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ struct Metadata {
 }
 
 /// Words for the numbers of `MetricMetadata.MetricType`.
-const KINDS: [&str; 8] = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+pub(super) const KINDS: [&str; 8] =
+    ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 
 /// The tag that a label has in a series: field 1, length-delimited.
 const LABEL_TAG: u8 = 0x0a;
@@ -83,7 +84,7 @@ pub fn decode(body: &[u8], known: &Known<'_>) -> Result<(Batch, Problems), Decod
 }
 
 /// Name and value of a label as they came.
-type Pair<'a> = (&'a [u8], &'a [u8]);
+pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// The labels of a series as they came.
 enum WireLabels<'a> {
@@ -121,7 +122,7 @@ fn series_fields<'a>(
     Ok(WireLabels::Scattered(all))
 }
 
-fn sample(bytes: &[u8]) -> Result<Sample, MalformedError> {
+pub(super) fn sample(bytes: &[u8]) -> Result<Sample, MalformedError> {
     let mut sample = Sample { t: 0, v: 0.0 };
     let mut fields = Fields(bytes);
     while let Some(field) = fields.take()? {
@@ -168,7 +169,7 @@ fn pair(label: &[u8]) -> Result<Pair<'_>, MalformedError> {
 }
 
 /// The protocol asks for sorted, unique, valid labels with a metric name.
-fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
+pub(super) fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(wire.len());
     for (name, value) in wire {
         let name = std::str::from_utf8(name).map_err(|_| LabelError::NameNotText { name: lossy(name) })?;
@@ -187,7 +188,7 @@ fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
 }
 
 /// `test_total: ` where the series has a name, so that its sender can be found.
-fn named(pairs: &[Pair<'_>]) -> String {
+pub(super) fn named(pairs: &[Pair<'_>]) -> String {
     let name = pairs.iter().find(|(name, value)| *name == NAME.as_bytes() && !value.is_empty());
     name.map(|(_, value)| format!("{}: ", lossy(value))).unwrap_or_default()
 }
@@ -202,7 +203,7 @@ fn metadata(bytes: &[u8]) -> Result<Option<(String, MetricMetadata)>, prost::Dec
     Ok(Some((name.to_owned(), kept)))
 }
 
-fn lossy(bytes: &[u8]) -> String {
+pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -110,17 +110,22 @@ impl Labels {
     fn of_sorted<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
         let mut block = Vec::with_capacity(160);
         for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
-            let length = 2 + length_bytes(name.len()) + name.len() + length_bytes(value.len()) + value.len();
-            block.push(FIELD_1);
-            put_length(&mut block, length);
-            block.push(FIELD_1);
-            put_length(&mut block, name.len());
-            block.extend_from_slice(name.as_bytes());
-            block.push(FIELD_2);
-            put_length(&mut block, value.len());
-            block.extend_from_slice(value.as_bytes());
+            Labels::put_wire(&mut block, name.as_bytes(), value.as_bytes());
         }
         Labels(block.into())
+    }
+
+    /// Adds a label to a block that is to be looked up, not checked: [`Labels::from_wire`] tells what a block must be.
+    pub fn put_wire(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        let length = 2 + length_bytes(name.len()) + name.len() + length_bytes(value.len()) + value.len();
+        block.push(FIELD_1);
+        put_length(block, length);
+        block.push(FIELD_1);
+        put_length(block, name.len());
+        block.extend_from_slice(name);
+        block.push(FIELD_2);
+        put_length(block, value.len());
+        block.extend_from_slice(value);
     }
 }
 

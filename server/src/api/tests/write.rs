@@ -128,6 +128,34 @@ async fn a_label_that_is_not_text_gets_a_400_and_the_others_are_stored() {
     assert_eq!(server.stored(), ["up{job=\"node\"} [1.0]"]);
 }
 
+const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+#[tokio::test]
+async fn a_remote_write_2_sender_is_told_what_was_written() {
+    let server = plain();
+    let sample = [&[0x12, 16, 0x09][..], &1.0f64.to_le_bytes(), &[0x10][..], &varint(NOW as u64)].concat();
+    let field = |key: u8, bytes: &[u8]| [&[key, bytes.len() as u8], bytes].concat();
+    let symbols: Vec<u8> =
+        ["", "__name__", "up", "job", "node"].iter().flat_map(|text| field(0x22, text.as_bytes())).collect();
+    let series = |references: &[u8]| field(0x2a, &[field(0x0a, references), sample.clone()].concat());
+    let (good, bad) = (series(&[1, 2, 3, 4]), series(&[1, 2, 3, 5]));
+    for (body, status, words) in [
+        ([&symbols[..], &good].concat(), 204, ""),
+        ([&symbols[..], &good, &bad].concat(), 400, "1 not stored: label reference 5 is beyond the 5 symbols"),
+    ] {
+        let body = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+        let request = Request::post("/api/v1/write").header("content-encoding", "snappy").header("content-type", V2);
+        let response = server.router.clone().oneshot(request.body(RequestBody::from(body)).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        let written: Vec<_> =
+            WRITTEN.iter().map(|name| response.headers()[*name].to_str().unwrap().to_owned()).collect();
+        assert_eq!(written, ["1", "0", "0"]);
+        let answer = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer).contains(words), "{answer:?}");
+    }
+    assert!(server.stored()[0].starts_with("up{job=\"node\"} [1.0"), "{:?}", server.stored());
+}
+
 fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value >= 0x80 {
@@ -142,7 +170,7 @@ fn varint(mut value: u64) -> Vec<u8> {
 async fn bad_requests_are_told_what_is_wrong() {
     let server = plain();
     let bomb = zstd::stream::encode_all(&vec![0u8; 2 << 20][..], 1).unwrap();
-    let v2 = [("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")];
+    let v3 = [("content-type", "application/x-protobuf;proto=io.prometheus.write.v3.Request")];
     let with = |name, value| {
         let mut headers = AGENT.to_vec();
         headers.retain(|(known, _)| *known != name);
@@ -162,7 +190,9 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("/v1/metrics", with(HEADER_AGENT, "two words"), vec![], 400, "petrel-agent"),
         ("/v1/logs", AGENT.to_vec(), vec![], 400, "petrel-class"),
         ("/api/v1/write", vec![], vec![0xff; 9], 400, "not valid snappy"),
-        ("/api/v1/write", v2.to_vec(), vec![], 415, "remote write 1.0"),
+        ("/api/v1/write", vec![("content-type", V2)], vec![2, 4, 0xff, 0xff], 400, "remote write 2.0 message"),
+        ("/api/v1/write", v3.to_vec(), vec![], 415, "io.prometheus.write.v2.Request"),
+        ("/api/v1/write", vec![("content-type", "text/plain")], vec![], 415, "prometheus.WriteRequest"),
     ] {
         let (found, answer) = server.post(path, &headers, body).await;
         assert_eq!(found, status, "{path} {headers:?}: {answer}");
