@@ -126,7 +126,8 @@ impl Store {
         parts
     }
 
-    /// Deletes rows of which a part of their time lies in a range.
+    /// Deletes rows of which a part of their time lies in a range, of days that only rollups have. Days with raw samples are left:
+    /// where the deletion cut any of them the day is built anew, and where it cut none its rows are right.
     pub(in crate::store) fn delete_rolled(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<(), DayError> {
         let (from, to) = (day_of(range.from), day_of(range.to));
         for file in self.shared.rollups.all() {
@@ -136,7 +137,8 @@ impl Store {
             file.write(|tx| {
                 let mut gone = Vec::new();
                 for (number, labels) in file.matching(tx, any_of)? {
-                    if !cut(&file, tx, number, range)? {
+                    let is_raw = |day| !file.is_closed(day) && self.shared.days.get(day).is_some();
+                    if !cut(&file, tx, (number, range), is_raw)? {
                         gone.push((number, labels));
                     }
                 }
@@ -221,12 +223,21 @@ fn notes_of(parts: &[Part], range: TimeRange) -> Vec<Note> {
     runs.filter_map(of_run).collect()
 }
 
-/// Cuts rows out of a series; says whether it has any left.
-fn cut(file: &RollupFile, tx: &rusqlite::Transaction<'_>, number: Number, range: TimeRange) -> Result<bool, DayError> {
+/// Cuts rows out of a series, but for days to be left alone; says whether it has any left.
+fn cut(
+    file: &RollupFile,
+    tx: &rusqlite::Transaction<'_>,
+    (number, range): (Number, TimeRange),
+    is_left_alone: impl Fn(Day) -> bool,
+) -> Result<bool, DayError> {
     let failed = |source| file.failed(source);
     let step_ms = file.level.step_ms();
     let mut is_left = false;
     for (key, mut rows) in rows_of(file, tx, number, (file.first, file.level.file_end(file.first) - 1))? {
+        if is_left_alone(file.day(key)) {
+            is_left = true;
+            continue;
+        }
         let before = rows.len();
         rows.retain(|row| row.start > range.to || row.start.saturating_add(step_ms) <= range.from);
         is_left |= !rows.is_empty();

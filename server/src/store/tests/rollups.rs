@@ -173,6 +173,26 @@ fn deletion_reaches_rollups() {
 }
 
 #[test]
+fn a_deletion_that_finds_nothing_in_an_hour_leaves_its_rows() {
+    let mut world = World::new(kept_for(2));
+    let minute = |minute: i64| FIRST + 10 * 3_600_000 + minute * 60_000;
+    world.append_at(1, &[(minute(5), 1.0), (minute(7), 2.0)], FIRST + DAY);
+    // Rollups are built, raw samples are still there.
+    for _ in 0..4 {
+        world.reopen();
+        assert!(world.store.flush().is_empty());
+        assert!(world.store.maintain(FIRST + DAY + DAY / 2).is_empty());
+    }
+    assert_eq!((files(&world, "rollup-1h").len(), files(&world, "samples").len()), (1, 1));
+    world.store.delete(&[vec![]], TimeRange { from: minute(30), to: minute(40) }).unwrap();
+    let sum = r#"sum_over_time(m{n="1"}[1d])"#;
+    for now in [FIRST + 4 * DAY, FIRST + 62 * DAY] {
+        expire(&mut world, now);
+        assert_eq!(ask(&world, sum, FIRST + DAY - 1).0, Some(3.0), "rows of hours are those of minutes");
+    }
+}
+
+#[test]
 fn hours_follow_five_minutes_and_go_in_their_turn() {
     let mut world = World::new(kept_for(2));
     fill(&world);
