@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{self, Policy};
-use crate::api::{cors, listen};
+use crate::api::{body_deadline, cors, listen};
 use crate::clock::Clock;
 use crate::config::{Config, Reload, url_of};
 use crate::ingest::presence::PresenceError;
@@ -101,7 +101,8 @@ pub async fn serve(
     let policy = Arc::new(config.policy.clone());
     let mut stages = Stages::open(store, clock, cancel, &config, seed)?;
     let router = stages.router(&config);
-    stages.spawn(|cancel| listen::serve(listener, tls, guarded(router, &policy), cancel));
+    let body_timeout = config.write.body_timeout;
+    stages.spawn(|cancel| listen::serve(listener, tls, guarded(router, &policy, body_timeout), cancel));
     stages.listen_for_heartbeats(heartbeats, Arc::clone(&policy));
     stages.follow_files(reload, config.fingerprint, hangup);
     if with_agent {
@@ -144,8 +145,10 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, UdpSocket), ServeError
     Ok((listener, heartbeats))
 }
 
-fn guarded(router: Router, policy: &Arc<Policy>) -> Router {
+/// What every request passes before its handler: who may share, who may call, and how long its body may take.
+fn guarded(router: Router, policy: &Arc<Policy>, body_timeout: Duration) -> Router {
     router
+        .layer(from_fn_with_state(body_timeout, body_deadline::limit))
         .layer(from_fn_with_state(Arc::clone(policy), auth::check))
         .layer(from_fn_with_state(Arc::clone(policy), cors::share))
 }

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 
-/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `source_limit`, `malformed`.
+/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `source_limit`, `label_limit`,
+/// `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
@@ -138,6 +139,25 @@ pub static INGEST_SEEN_CLEARED: LazyLock<IntCounter> = LazyLock::new(|| {
 /// Requests of senders refused as a whole, by HTTP status.
 pub static INGEST_REQUESTS_REFUSED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_requests_refused_total", "Requests refused, by status.", &["status"]));
+
+/// Requests of senders that a limit refused as a whole, by its key in the config; a journal that is behind is `queue`.
+pub static INGEST_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "petrel_ingest_limits_total",
+        "Requests of senders that a limit refused as a whole, by its key in the config.",
+        &["limit"],
+    )
+});
+
+/// Memory of the bodies that are being received and decoded.
+pub static INGEST_IN_FLIGHT_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_ingest_in_flight_bytes", "Bytes of request bodies that are being received and decoded.")
+});
+
+/// Most of it, `write.in_flight_max`.
+pub static INGEST_IN_FLIGHT_BYTES_MAX: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_ingest_in_flight_bytes_max", "Most bytes of request bodies that may be received and decoded at once.")
+});
 
 /// Log lines that gave way to later ones because of a limit.
 pub static STORE_LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
+use petrel_server::ingest::labels::LabelLimits;
 use petrel_server::ingest::{body, otlp, otlp_logs, remote_write, symbols};
 use petrel_server::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
 use petrel_server::query::{self, Limits, StepRange};
@@ -55,8 +56,8 @@ fn store_with_series() -> &'static Arc<Store> {
 
 /// A remote write message as it is after decompression.
 pub fn knock_remote_write(bytes: &[u8]) {
-    let _ = remote_write::decode(bytes, &store_with_series().known());
-    let _ = symbols::decode(bytes, &store_with_series().known());
+    let _ = remote_write::decode(bytes, &store_with_series().known(), LabelLimits::default());
+    let _ = symbols::decode(bytes, &store_with_series().known(), LabelLimits::default());
 }
 
 /// OTLP metrics and logs after decompression.
@@ -64,7 +65,7 @@ pub fn knock_otlp(bytes: &[u8]) {
     let (store, seen) = (store_with_series(), otlp::Seen::default());
     // Twice: what was learned takes another way.
     for _ in 0..2 {
-        if let Ok(decoded) = otlp::decode(bytes, &store.known(), &seen) {
+        if let Ok(decoded) = otlp::decode(bytes, &store.known(), &seen, LabelLimits::default()) {
             seen.learn(decoded.learned);
         }
     }

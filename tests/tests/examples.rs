@@ -18,7 +18,7 @@ const STRUCTS: [(&str, &str); 18] = [
     ("RawRemote", "remote/config.rs"),
     ("RawRulesConfig", "decide/engine.rs"),
     ("RawQueryOptions", "query/limits.rs"),
-    ("RawWriteLimits", "api/write.rs"),
+    ("RawWriteLimits", "api/write/limits.rs"),
     ("RawScoreConfig", "score/config.rs"),
     ("RawPredictConfig", "predict/config.rs"),
     ("RawLimits", "predict/config.rs"),

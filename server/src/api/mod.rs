@@ -3,6 +3,7 @@
 pub mod alerting;
 pub mod auth;
 pub mod backup;
+pub mod body_deadline;
 pub mod compress;
 pub mod cors;
 pub mod hosts;

@@ -1,33 +1,37 @@
 //! The receivers: OTLP metrics and logs, Prometheus remote write. A thin rim around `ingest` and the store: bodies within limits
 //! in, an answer only after the commit out. Bad requests get a 4xx that says what is wrong; what may succeed later gets a 503.
 
+mod limits;
+mod refusal;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures_util::StreamExt as _;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
-use petrel_agent::error_chain::chain;
 use petrel_agent::stream::protocol::{Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
-use petrel_agent::units::Bytes as Size;
 use prost::Message;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use crate::api::body_deadline;
 use crate::clock::Clock;
 use crate::decide::verdict::{Event, VerdictBook};
-use crate::ingest::body::{BodyError, Buffers, decompress, decompress_snappy};
+use crate::ingest::body::{Buffers, decompress_snappy, decompress_within};
+use crate::ingest::budget::{Budget, Held};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
 use crate::ingest::{otlp, otlp_logs, remote_write, symbols};
-use crate::store::loglines::AppendLogsError;
-use crate::store::{AppendError, Batch, Committed, Mark, RefusedReason, Store};
+use crate::store::{Batch, Committed, Mark, RefusedReason, Store};
 use crate::telemetry;
+
+pub use limits::{RawWriteLimits, WriteLimits, WriteLimitsError};
+use refusal::Refusal;
 
 /// Bodies decoded at once: each may take the decoded limit several times over in memory. Further ones wait.
 const DECODES_MAX: usize = 16;
@@ -36,59 +40,7 @@ const DECODES_MAX: usize = 16;
 const INLINE_BYTES_MAX: usize = 512 << 10;
 /// How often over a gzip or zstd body may be larger when decompressed, as far as nobody has looked.
 const EXPANSION: usize = 64;
-/// Seconds after which a sender may try again what was refused for the moment.
-const RETRY_AFTER: &str = "5";
 const PROTOBUF: &str = "application/x-protobuf";
-
-/// Limits of the receivers, as written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawWriteLimits {
-    /// Largest request body as sent.
-    pub body_max: Size,
-    /// Largest request body when decompressed.
-    pub decoded_max: Size,
-}
-
-impl Default for RawWriteLimits {
-    fn default() -> RawWriteLimits {
-        RawWriteLimits { body_max: Size(32 << 20), decoded_max: Size(64 << 20) }
-    }
-}
-
-/// Limits of the receivers, checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteLimits {
-    /// Largest request body as sent, in bytes.
-    pub body_bytes_max: usize,
-    /// Largest request body when decompressed, in bytes.
-    pub decoded_bytes_max: usize,
-}
-
-/// A limit that cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write.{key}: {value} is not allowed; write 64KiB to 1GiB")]
-pub struct WriteLimitsError {
-    key: &'static str,
-    value: Size,
-}
-
-impl RawWriteLimits {
-    /// Checks what was written.
-    ///
-    /// # Errors
-    /// A limit is too small for one host's batch, or too large for a server.
-    pub fn check(&self) -> Result<WriteLimits, WriteLimitsError> {
-        let within = |key, size: Size| {
-            let fits = (64 << 10..=1 << 30).contains(&size.0);
-            fits.then_some(size.0 as usize).ok_or(WriteLimitsError { key, value: size })
-        };
-        Ok(WriteLimits {
-            body_bytes_max: within("body_max", self.body_max)?,
-            decoded_bytes_max: within("decoded_max", self.decoded_max)?,
-        })
-    }
-}
 
 #[derive(Clone)]
 struct Receiver {
@@ -98,6 +50,7 @@ struct Receiver {
     presence: Arc<Mutex<Presence>>,
     verdicts: Arc<Mutex<VerdictBook>>,
     decodes: Arc<Semaphore>,
+    budget: Arc<Budget>,
     buffers: Arc<Buffers>,
     seen: Arc<otlp::Seen>,
 }
@@ -112,11 +65,11 @@ pub fn router(
     verdicts: Arc<Mutex<VerdictBook>>,
 ) -> Router {
     let decodes = Arc::new(Semaphore::new(DECODES_MAX));
+    telemetry::INGEST_IN_FLIGHT_BYTES_MAX.set(i64::try_from(limits.in_flight_bytes_max).unwrap_or(i64::MAX));
     Router::new()
         .route("/v1/metrics", post(metrics))
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
-        .layer(DefaultBodyLimit::max(limits.body_bytes_max))
         .with_state(Receiver {
             store,
             clock,
@@ -124,81 +77,23 @@ pub fn router(
             presence,
             verdicts,
             decodes,
+            budget: Budget::new(limits.in_flight_bytes_max),
             buffers: Arc::default(),
             seen: Arc::default(),
         })
 }
 
-/// Why a request was refused as a whole.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("request body cannot be read")]
-    Read(#[from] BytesRejection),
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error("content type `{found}` is not taken here; send {allowed}")]
-    ContentType { found: String, allowed: &'static str },
-    #[error(transparent)]
-    Otlp(#[from] otlp::DecodeError),
-    #[error(transparent)]
-    RemoteWrite(#[from] remote_write::DecodeError),
-    #[error(transparent)]
-    Symbols(#[from] symbols::DecodeError),
-    #[error("header `{header}` {problem}")]
-    Header { header: &'static str, problem: &'static str },
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Logs(#[from] AppendLogsError),
-    #[error("server is stopping; send again later")]
-    Stopping,
-}
-
-impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Refusal::Read(rejection) => rejection.status(),
-            Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Body(BodyError::Encoding { .. }) | Refusal::ContentType { .. } => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
-            Refusal::Append(error) if !error.is_transient() => StatusCode::TOO_MANY_REQUESTS,
-            // A log line that cannot be written now can be once the disk is well again; agents keep it.
-            Refusal::Append(_) | Refusal::Logs(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Body(BodyError::Damaged { .. })
-            | Refusal::Otlp(_)
-            | Refusal::RemoteWrite(_)
-            | Refusal::Symbols(_)
-            | Refusal::Header { .. } => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = self.status();
-        telemetry::INGEST_REQUESTS_REFUSED.with_label_values(&[status.as_str()]).inc();
-        let mut response = (status, chain(&self) + "\n").into_response();
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-        }
-        response
-    }
-}
-
-type Body = Result<Bytes, BytesRejection>;
-
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
-    let body = body?;
-    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
+    let (body, mut held) = receiver.read(body).await?;
+    let (bytes, WriteLimits { decoded_bytes_max, labels, .. }) = (body.len(), receiver.limits);
     let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
     let decode = move || {
-        let body = decompress(&encoding, &body, bytes_max)?;
-        Ok(otlp::decode(&body, &store.known(), &seen)?)
+        let body = decompress_within(&encoding, &body, decoded_bytes_max, &mut |bytes| held.take(bytes))?;
+        Ok(otlp::decode(&body, &store.known(), &seen, labels)?)
     };
     let otlp::Decoded { batch, mut problems, learned } = receiver.decode(bytes * EXPANSION, decode).await?;
-    telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
+    count(&problems);
     let committed = receiver.append(Batch { mark, ..batch }).await?;
     if !committed.duplicate {
         receiver.seen.learn(learned);
@@ -213,12 +108,14 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
 
 async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Logs)?;
-    let body = body?;
-    let bytes_max = receiver.limits.decoded_bytes_max;
+    let (body, mut held) = receiver.read(body).await?;
+    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
     let now = (receiver.clock)();
-    let (lines, problems) = receiver
-        .decode(body.len() * EXPANSION, move || Ok(otlp_logs::decode(&decompress(&encoding, &body, bytes_max)?, now)?))
-        .await?;
+    let decode = move || {
+        let body = decompress_within(&encoding, &body, bytes_max, &mut |bytes| held.take(bytes))?;
+        Ok(otlp_logs::decode(&body, now)?)
+    };
+    let (lines, problems) = receiver.decode(bytes * EXPANSION, decode).await?;
     let store = Arc::clone(&receiver.store);
     tokio::task::spawn_blocking(move || store.append_logs(&lines, mark.as_ref(), now))
         .await
@@ -234,20 +131,23 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     let message = RemoteWrite::of(&text(&headers, header::CONTENT_TYPE.as_str()))?;
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
-    let body = body?;
-    let bytes_max = receiver.limits.decoded_bytes_max;
-    // What is no snappy is refused by the decoder.
-    let decoded_bytes = snap::raw::decompress_len(&body).unwrap_or_default();
+    let (body, mut held) = receiver.read(body).await?;
+    let WriteLimits { decoded_bytes_max, labels, .. } = receiver.limits;
+    // What is no snappy, or too much of it, is refused by the decoder.
+    let decoded_bytes = snap::raw::decompress_len(&body).ok().filter(|bytes| *bytes <= decoded_bytes_max);
+    let decoded_bytes = decoded_bytes.unwrap_or_default();
+    held.take(decoded_bytes)?;
     let (store, buffers) = (Arc::clone(&receiver.store), Arc::clone(&receiver.buffers));
     let decode = move |buffer: &mut Vec<u8>| {
-        let body = decompress_snappy(&encoding, &body, bytes_max, buffer)?;
+        let _held = held;
+        let body = decompress_snappy(&encoding, &body, decoded_bytes_max, buffer)?;
         Ok(match message {
-            RemoteWrite::One => remote_write::decode(body, &store.known())?,
-            RemoteWrite::Two => symbols::decode(body, &store.known())?,
+            RemoteWrite::One => remote_write::decode(body, &store.known(), labels)?,
+            RemoteWrite::Two => symbols::decode(body, &store.known(), labels)?,
         })
     };
     let (batch, mut problems) = receiver.decode(decoded_bytes, move || buffers.with(decode)).await?;
-    telemetry::INGEST_SAMPLES.with_label_values(&["malformed"]).inc_by(problems.count());
+    count(&problems);
     let committed = receiver.append(Batch { mark, ..batch }).await?;
     add_refused(&mut problems, &committed);
     let mut response = if problems.count() == 0 {
@@ -294,6 +194,37 @@ impl RemoteWrite {
 }
 
 impl Receiver {
+    /// A request's body as it came, and what it holds of the memory for all.
+    async fn read(&self, body: Body) -> Result<(Bytes, Held), Refusal> {
+        let bytes_max = self.limits.body_bytes_max;
+        let too_large = || Refusal::TooLarge { bytes_max };
+        if body.size_hint().lower() > bytes_max as u64 {
+            return Err(too_large());
+        }
+        let mut held = self.budget.enter();
+        let mut parts = body.into_data_stream();
+        let mut read: Vec<u8> = Vec::new();
+        let mut first = Bytes::new();
+        // Memory is taken as bytes come, never for what a sender says will come.
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| if body_deadline::is_late(&error) { Refusal::Slow } else { Refusal::Read(error) })?;
+            if first.len() + read.len() + part.len() > bytes_max {
+                return Err(too_large());
+            }
+            held.take(part.len())?;
+            if first.is_empty() && read.is_empty() {
+                // Most bodies are one piece, which is not copied.
+                first = part;
+            } else {
+                if read.is_empty() {
+                    read.extend_from_slice(&std::mem::take(&mut first));
+                }
+                read.extend_from_slice(&part);
+            }
+        }
+        Ok((if read.is_empty() { first } else { read.into() }, held))
+    }
+
     /// Runs a decoder, large bodies on a thread that may block.
     async fn decode<T: Send + 'static>(
         &self,
@@ -361,6 +292,14 @@ fn mark(headers: &HeaderMap, class: Class) -> Result<Option<Mark>, Refusal> {
     let seq = seq.parse().ok().filter(|seq| (1..=i64::MAX as u64).contains(seq));
     let seq = seq.ok_or(wrong(HEADER_SEQ, "is not a number from 1 on"))?;
     Ok(Some(Mark { agent: agent.to_owned(), epoch: epoch.to_owned(), class, seq }))
+}
+
+/// Counts what a decoder refused.
+fn count(problems: &Problems) {
+    let over_limit = problems.over_limit();
+    for (outcome, samples) in [("malformed", problems.count() - over_limit), ("label_limit", over_limit)] {
+        telemetry::INGEST_SAMPLES.with_label_values(&[outcome]).inc_by(samples);
+    }
 }
 
 /// Names what the store refused: each reason with its number and its first series.

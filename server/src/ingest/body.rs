@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
+use super::budget::ExhaustedError;
+
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -25,11 +27,14 @@ pub enum BodyError {
         source: std::io::Error,
     },
     /// Too large.
-    #[error("body has more than {bytes_max} bytes when decompressed; send smaller batches")]
+    #[error("body has more than {bytes_max} bytes when decompressed; send smaller batches (limit write.decoded_max)")]
     TooLarge {
         /// The limit.
         bytes_max: usize,
     },
+    /// No room beside the bodies of others.
+    #[error(transparent)]
+    Exhausted(#[from] ExhaustedError),
 }
 
 /// The largest window that zstd frames may ask for: 8 MiB, the most that RFC 8878 asks decoders to support.
@@ -42,15 +47,31 @@ const READ_BYTES_FIRST: usize = 64 << 10;
 /// # Errors
 /// The encoding is another one, the body is damaged, or larger than `bytes_max` afterwards.
 pub fn decompress<'a>(encoding: &str, body: &'a [u8], bytes_max: usize) -> Result<Cow<'a, [u8]>, BodyError> {
+    decompress_within(encoding, body, bytes_max, &mut |_| Ok(()))
+}
+
+/// Is asked before so many more bytes of memory are used.
+pub type Take<'a> = dyn FnMut(usize) -> Result<(), ExhaustedError> + 'a;
+
+/// As [`decompress`], and asks for the memory that it needs beside the body.
+///
+/// # Errors
+/// As [`decompress`], and where `take` refuses.
+pub fn decompress_within<'a>(
+    encoding: &str,
+    body: &'a [u8],
+    bytes_max: usize,
+    take: &mut Take<'_>,
+) -> Result<Cow<'a, [u8]>, BodyError> {
     match encoding {
         "" | "identity" if body.len() > bytes_max => Err(BodyError::TooLarge { bytes_max }),
         "" | "identity" => Ok(Cow::Borrowed(body)),
-        "gzip" => read_all(flate2::read::MultiGzDecoder::new(body), "gzip", bytes_max).map(Cow::Owned),
+        "gzip" => read_all(flate2::read::MultiGzDecoder::new(body), "gzip", bytes_max, take).map(Cow::Owned),
         "zstd" => {
             let damaged = |source| BodyError::Damaged { encoding: "zstd", source };
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(damaged)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-            read_all(decoder, "zstd", bytes_max).map(Cow::Owned)
+            read_all(decoder, "zstd", bytes_max, take).map(Cow::Owned)
         }
         found => Err(BodyError::Encoding { found: found.to_owned(), allowed: "gzip, zstd or none" }),
     }
@@ -104,11 +125,17 @@ impl Buffers {
 
 /// Reads at most one byte above the limit. Room is made here and doubled up to the limit: left to itself, reading to the end would
 /// double past it, and a bomb would take several times what a good body may.
-fn read_all(reader: impl Read, encoding: &'static str, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+fn read_all(
+    reader: impl Read,
+    encoding: &'static str,
+    bytes_max: usize,
+    take: &mut Take<'_>,
+) -> Result<Vec<u8>, BodyError> {
     let mut reader = reader.take(bytes_max as u64 + 1);
     let mut out = Vec::new();
     loop {
         let room = out.len().max(READ_BYTES_FIRST).min(bytes_max + 1 - out.len());
+        take(room)?;
         out.reserve_exact(room);
         let read = reader.by_ref().take(room as u64).read_to_end(&mut out);
         let read = read.map_err(|source| BodyError::Damaged { encoding, source })?;
@@ -145,6 +172,20 @@ mod tests {
         let buffer = &mut vec![1; 200_000];
         assert_eq!(decompress_snappy("snappy", &snappy, 100_000, buffer).unwrap(), bytes);
         assert!(matches!(decompress_snappy("snappy", &snappy, 99_999, buffer), Err(BodyError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn memory_is_asked_for_before_it_is_used() {
+        let body = zstd::stream::encode_all(&vec![7u8; 1 << 20][..], 1).unwrap();
+        let mut asked = 0;
+        let out = decompress_within("zstd", &body, 1 << 21, &mut |bytes| {
+            asked += bytes;
+            Ok(())
+        });
+        assert!(out.is_ok() && (1 << 20..=1 << 22).contains(&asked), "{asked}");
+        let mut held = crate::ingest::budget::Budget::new(100_000).enter();
+        let refused = decompress_within("zstd", &body, 1 << 21, &mut |bytes| held.take(bytes));
+        assert!(refused.unwrap_err().to_string().starts_with("write.in_flight_max"), "after 64 KiB");
     }
 
     #[test]

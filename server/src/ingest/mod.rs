@@ -2,6 +2,7 @@
 //! batches and named problems out; `api::write` is the rim. What is good in a request is stored, what is bad is named.
 
 pub mod body;
+pub mod budget;
 pub mod heartbeat;
 pub mod labels;
 mod names;

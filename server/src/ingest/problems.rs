@@ -11,6 +11,7 @@ const NAME_CHARS_MAX: usize = 300;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
     count: u64,
+    over_limit: u64,
     named: Vec<String>,
 }
 
@@ -28,6 +29,17 @@ impl Problems {
                 self.named.push(reason);
             }
         }
+    }
+
+    /// As [`Problems::add`], where a limit of the operator's was met.
+    pub fn add_over_limit(&mut self, count: u64, reason: impl fmt::Display) {
+        self.over_limit += count;
+        self.add(count, reason);
+    }
+
+    /// How many of them met a limit of the operator's; the others are the sender's mistakes.
+    pub fn over_limit(&self) -> u64 {
+        self.over_limit
     }
 
     /// How many samples or lines were not stored.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::labels::LabelError;
+use super::labels::{LabelError, LabelLimits};
 use super::problems::Problems;
 use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Labels, NAME, Sample};
@@ -43,11 +43,12 @@ pub enum DecodeError {
     Metadata(#[from] prost::DecodeError),
 }
 
-/// Reads a decompressed body: what can be stored, and what cannot. `known` are the store's series.
+/// Reads a decompressed body: what can be stored, and what cannot. `known` are the store's series; the labels of others are held
+/// against `limits`.
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(body: &[u8], known: &Known<'_>) -> Result<(Batch, Problems), DecodeError> {
+pub fn decode(body: &[u8], known: &Known<'_>, limits: LabelLimits) -> Result<(Batch, Problems), DecodeError> {
     let mut problems = Problems::default();
     let mut batch = Batch::default();
     // The smallest series of a real sender takes about this many bytes.
@@ -71,9 +72,9 @@ pub fn decode(body: &[u8], known: &Known<'_>) -> Result<(Batch, Problems), Decod
                     continue;
                 }
                 let pairs = labels.pairs()?;
-                match check(&pairs) {
+                match check(&pairs, limits) {
                     Ok(labels) => batch.series.push((labels, samples.clone())),
-                    Err(error) => problems.add(samples.len() as u64, format_args!("{}{error}", named(&pairs))),
+                    Err(error) => error.note(&mut problems, samples.len() as u64, named(&pairs)),
                 }
             }
             (3, Value::Bytes(told)) => batch.metadata.extend(metadata(told)?),
@@ -169,7 +170,7 @@ fn pair(label: &[u8]) -> Result<Pair<'_>, MalformedError> {
 }
 
 /// The protocol asks for sorted, unique, valid labels with a metric name.
-pub(super) fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
+pub(super) fn check(wire: &[Pair<'_>], limits: LabelLimits) -> Result<Labels, LabelError> {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(wire.len());
     for (name, value) in wire {
         let name = std::str::from_utf8(name).map_err(|_| LabelError::NameNotText { name: lossy(name) })?;
@@ -182,15 +183,17 @@ pub(super) fn check(wire: &[Pair<'_>]) -> Result<Labels, LabelError> {
         }
         pairs.push((name, value));
     }
-    super::labels::check(pairs.iter().copied())?;
+    limits.check(pairs.iter().copied())?;
     let labels = Labels::new(pairs);
     if labels.get(NAME).is_none() { Err(LabelError::NoMetricName { labels }) } else { Ok(labels) }
 }
 
-/// `test_total: ` where the series has a name, so that its sender can be found.
+/// `test_total: ` where the series has a name, so that its sender can be found. Of a long name only the beginning: what is wrong
+/// must still find room behind it.
 pub(super) fn named(pairs: &[Pair<'_>]) -> String {
+    const BYTES_MAX: usize = 100;
     let name = pairs.iter().find(|(name, value)| *name == NAME.as_bytes() && !value.is_empty());
-    name.map(|(_, value)| format!("{}: ", lossy(value))).unwrap_or_default()
+    name.map(|(_, value)| format!("{}: ", lossy(&value[..value.len().min(BYTES_MAX)]))).unwrap_or_default()
 }
 
 /// What a sender tells about a metric; `None` where the name is missing or no text.

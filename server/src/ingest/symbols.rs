@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::labels::{self, LabelError};
+use super::labels::{LabelError, LabelLimits};
 use super::problems::Problems;
 use super::protobuf::{Fields, MalformedError, Value};
 use super::remote_write::{KINDS, Pair, check, lossy, named, sample};
@@ -40,12 +40,14 @@ enum SeriesError {
     Label(#[from] LabelError),
 }
 
-/// Reads a decompressed body: what can be stored, and what cannot. `known` are the store's series.
+/// Reads a decompressed body: what can be stored, and what cannot. `known` are the store's series; the labels of others are held
+/// against `limits`.
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(body: &[u8], known: &Known<'_>) -> Result<(Batch, Problems), DecodeError> {
+pub fn decode(body: &[u8], known: &Known<'_>, limits: LabelLimits) -> Result<(Batch, Problems), DecodeError> {
     let mut walk = Walk {
+        limits,
         symbols: symbols(body)?,
         finder: known.finder(),
         batch: Batch::default(),
@@ -81,6 +83,7 @@ fn symbols(body: &[u8]) -> Result<Vec<&[u8]>, MalformedError> {
 
 /// A request on its way; the vectors and the block are those of the series at hand.
 struct Walk<'a> {
+    limits: LabelLimits,
     symbols: Vec<&'a [u8]>,
     finder: Finder<'a>,
     batch: Batch,
@@ -126,11 +129,16 @@ impl<'a> Walk<'a> {
         if self.samples.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.place() {
-            let count = self.samples.len() as u64;
-            self.problems.add(count, format_args!("{}{error}", named(&self.pairs().unwrap_or_default())));
-        } else if let Some(told) = told {
-            self.tell(told);
+        let count = self.samples.len() as u64;
+        match self.place() {
+            Ok(()) => told.into_iter().for_each(|told| self.tell(told)),
+            Err(error) => {
+                let subject = named(&self.pairs().unwrap_or_default());
+                match error {
+                    SeriesError::Label(error) => error.note(&mut self.problems, count, subject),
+                    error => self.problems.add(count, format_args!("{subject}{error}")),
+                }
+            }
         }
         Ok(())
     }
@@ -143,7 +151,7 @@ impl<'a> Walk<'a> {
             self.batch.rows.extend(self.samples.iter().map(row));
             return Ok(());
         }
-        let labels = check(&self.pairs()?)?;
+        let labels = check(&self.pairs()?, self.limits)?;
         self.batch.series.push((labels, self.samples.clone()));
         Ok(())
     }
@@ -151,7 +159,7 @@ impl<'a> Walk<'a> {
     /// Writes the labels into the block.
     fn resolve(&mut self) -> Result<(), SeriesError> {
         self.block.clear();
-        labels::check_count(self.references.len() / 2)?;
+        self.limits.check_count(self.references.len() / 2)?;
         for pair in self.references.chunks(2) {
             let &[name, value] = pair else {
                 return Err(SeriesError::OddReferences { found: self.references.len() });
@@ -173,7 +181,7 @@ impl<'a> Walk<'a> {
 
     /// Names and values, not checked. Call after [`Walk::resolve`] found their number within its bound.
     fn pairs(&self) -> Result<Vec<Pair<'a>>, SeriesError> {
-        labels::check_count(self.references.len() / 2)?;
+        self.limits.check_count(self.references.len() / 2)?;
         let pairs = self.references.chunks_exact(2);
         pairs.map(|pair| Ok((self.symbol(pair[0])?, self.symbol(pair[1])?))).collect()
     }

@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::clock;
+use crate::ingest::labels::LabelLimits;
 use crate::query::source::{Source as _, TimeRange};
 use crate::store::StoreOptions;
 
@@ -28,9 +29,14 @@ struct Server {
 fn server(options: StoreOptions) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), options, &[], NOW).unwrap();
-    let limits = WriteLimits { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20 };
+    let limits = limits();
     let router = router(Arc::clone(&store), clock::fixed(NOW), limits, Arc::default(), Arc::default());
     Server { _dir: dir, store, router }
+}
+
+fn limits() -> WriteLimits {
+    let limits = RawWriteLimits::default().check().unwrap();
+    WriteLimits { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20, in_flight_bytes_max: 4 << 20, ..limits }
 }
 
 fn plain() -> Server {
@@ -183,8 +189,8 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("/v1/metrics", vec![("content-type", "application/json")], vec![], 415, "application/x-protobuf"),
         ("/v1/metrics", vec![("content-encoding", "br")], vec![], 415, "gzip, zstd"),
         ("/v1/metrics", vec![("content-encoding", "gzip")], vec![1, 2, 3], 400, "not valid gzip"),
-        ("/v1/metrics", vec![("content-encoding", "zstd")], bomb, 413, "1048576 bytes when decompressed"),
-        ("/v1/metrics", vec![], vec![0; 2 << 20], 413, "length limit"),
+        ("/v1/metrics", vec![("content-encoding", "zstd")], bomb, 413, "(limit write.decoded_max)"),
+        ("/v1/metrics", vec![], vec![0; 2 << 20], 413, "1048576 bytes; send smaller batches (limit write.body_max)"),
         ("/v1/metrics", AGENT[..3].to_vec(), vec![], 400, "petrel-seq"),
         ("/v1/metrics", with(HEADER_SEQ, "0"), vec![], 400, "a number from 1 on"),
         ("/v1/metrics", with(HEADER_AGENT, "two words"), vec![], 400, "petrel-agent"),
@@ -209,10 +215,78 @@ async fn a_disk_without_room_is_told_to_come_again() {
     assert!(answer.contains("less than the reserve"), "{answer}");
 }
 
-#[test]
-fn limits_are_checked() {
-    let limits = RawWriteLimits::default().check().unwrap();
-    assert_eq!(limits, WriteLimits { body_bytes_max: 32 << 20, decoded_bytes_max: 64 << 20 });
-    let wrong = RawWriteLimits { body_max: Size(1), ..RawWriteLimits::default() };
-    assert!(wrong.check().unwrap_err().to_string().contains("write.body_max"));
+fn refused_by(limit: &str) -> u64 {
+    telemetry::INGEST_LIMITS.with_label_values(&[limit]).get()
+}
+
+#[tokio::test]
+async fn a_body_finds_no_room_beside_those_of_others() {
+    let mut server = plain();
+    let limits = WriteLimits { in_flight_bytes_max: 100_000, ..limits() };
+    let router = router(Arc::clone(&server.store), clock::fixed(NOW), limits, Arc::default(), Arc::default());
+    server.router = router.clone();
+    // A body of which half has come: it holds that half, until its sender goes or the rest comes.
+    let (parts, body) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+    let body = futures_util::stream::unfold(body, |mut body| async { body.recv().await.map(|part| (part, body)) });
+    let request = Request::post("/v1/metrics").body(RequestBody::from_stream(body)).unwrap();
+    let half = tokio::spawn(router.oneshot(request));
+    let before = refused_by("write.in_flight_max");
+    let good = otlp(&[(NOW, 1.0)]);
+    // Each part is taken only after the one before it was.
+    for _ in 0..3 {
+        parts.send(Ok(vec![0; 45_000])).await.unwrap();
+    }
+    let large = zstd::stream::encode_all(&vec![0u8; 1 << 19][..], 1).unwrap();
+    let (status, answer) = server.post("/v1/metrics", &[("content-encoding", "zstd")], large.clone()).await;
+    assert!(status == 503 && answer.contains("write.in_flight_max"), "as sent it fits, decompressed not: {answer}");
+    let (status, answer) = server.post("/v1/logs", &[("content-encoding", "zstd")], large).await;
+    assert!(status == 503 && answer.contains("write.in_flight_max"), "{answer}");
+    let snappy = snap::raw::Encoder::new().compress_vec(&vec![0u8; 1 << 19]).unwrap();
+    let (status, answer) = server.post("/api/v1/write", &[], snappy).await;
+    assert!(status == 503 && answer.contains("write.in_flight_max"), "{answer}");
+    let refused = half.await.unwrap().unwrap();
+    assert_eq!(refused.status(), 503, "its third part is more than there is room for");
+    assert_eq!(refused_by("write.in_flight_max"), before + 4);
+    // All of it is given back.
+    assert_eq!(server.post("/v1/metrics", &[], good).await, (200, String::new()));
+}
+
+#[tokio::test]
+async fn labels_beyond_a_limit_are_refused_by_its_name_at_every_door() {
+    let server = plain();
+    let router_with = |labels| {
+        let limits = WriteLimits { labels, ..limits() };
+        router(Arc::clone(&server.store), clock::fixed(NOW), limits, Arc::default(), Arc::default())
+    };
+    let labels = LabelLimits::default();
+    let sample = [&[0x12, 16, 0x09][..], &1.0f64.to_le_bytes(), &[0x10][..], &varint(NOW as u64)].concat();
+    let field = |key: u8, bytes: &[u8]| [&[key, bytes.len() as u8], bytes].concat();
+    let pair = |name: &str, value: &str| {
+        field(0x0a, &[field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat())
+    };
+    let one = field(0x0a, &[pair("__name__", "up"), pair("job", "node-exporter"), sample.clone()].concat());
+    let symbols = ["", "__name__", "up", "job", "node-exporter"].map(|text| field(0x22, text.as_bytes())).concat();
+    let two = [symbols, field(0x2a, &[field(0x0a, &[1, 2, 3, 4]), sample].concat())].concat();
+    let snappy = |body: &[u8]| snap::raw::Encoder::new().compress_vec(body).unwrap();
+    let doors = [
+        ("/api/v1/write", vec![], snappy(&one), 400),
+        ("/api/v1/write", vec![("content-type", V2)], snappy(&two), 400),
+        // OTLP gives `node_load1{job="node", instance="h1"}`.
+        ("/v1/metrics", vec![], otlp(&[(NOW, 1.0)]), 200),
+    ];
+    for (limits, key) in [
+        (LabelLimits { labels_max: 1, ..labels }, "write.labels_max"),
+        (LabelLimits { name_bytes_max: 2, ..labels }, "write.label_name_bytes_max"),
+        (LabelLimits { value_bytes_max: 3, ..labels }, "write.label_value_bytes_max"),
+    ] {
+        for (path, headers, body, status) in &doors {
+            let counted = || telemetry::INGEST_SAMPLES.with_label_values(&["label_limit"]).get();
+            let before = counted();
+            let server = Server { _dir: tempfile::tempdir().unwrap(), store: Arc::clone(&server.store), router: router_with(limits) };
+            let (found, answer) = server.post(path, headers, body.clone()).await;
+            assert!(found == *status && answer.contains(key), "{path}, {key}: {found} {answer}");
+            assert!(counted() > before, "{path}, {key} is not counted");
+        }
+    }
+    assert!(server.stored().is_empty(), "{:?}", server.stored());
 }

@@ -15,6 +15,7 @@ use prost::Message;
 pub use seen::{Learned, Seen};
 pub(super) use translate::{any_text, text_of};
 
+use super::labels::LabelLimits;
 use super::problems::Problems;
 use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Sample, Timestamp};
@@ -59,12 +60,18 @@ pub struct Decoded {
     pub learned: Learned,
 }
 
-/// Reads a decompressed body. `known` are the store's series, `seen` what came before.
+/// Reads a decompressed body. `known` are the store's series, `seen` what came before; the labels of others are held against
+/// `limits`.
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(body: &[u8], known: &Known<'_>, seen: &Seen) -> Result<Decoded, DecodeError> {
-    let mut walk = Walk { seen, find: &seen.points(), translation: Translation::new(known), newest: None };
+pub fn decode(
+    body: &[u8],
+    known: &Known<'_>,
+    seen: &Seen,
+    limits: LabelLimits,
+) -> Result<Decoded, DecodeError> {
+    let mut walk = Walk { limits, seen, find: &seen.points(), translation: Translation::new(known), newest: None };
     // The smallest points of a real sender take about this many bytes.
     walk.translation.batch.rows.reserve(body.len() / 64);
     let mut fields = Fields(body);
@@ -79,6 +86,7 @@ pub fn decode(body: &[u8], known: &Known<'_>, seen: &Seen) -> Result<Decoded, De
 
 /// A request on its way.
 struct Walk<'a> {
+    limits: LabelLimits,
     seen: &'a Seen,
     find: &'a dyn Fn(Fingerprint) -> Option<Arc<Series>>,
     translation: Translation<'a>,
@@ -88,6 +96,7 @@ struct Walk<'a> {
 
 /// What the points of one scope share.
 struct Scope<'a> {
+    limits: LabelLimits,
     resource: &'a [u8],
     fingerprint: Fingerprint,
     is_agent: bool,
@@ -123,7 +132,7 @@ impl<'a> Walk<'a> {
         }
         self.newest = None;
         let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
-        let mut scope = Scope { resource, fingerprint, is_agent: false, owner: None };
+        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, owner: None };
         for message in scopes {
             scope.is_agent = scope_name(message)? == AGENT_SCOPE;
             let mut fields = Fields(message);
@@ -247,7 +256,7 @@ fn points_of(metric: &Metric) -> &[opentelemetry_proto::tonic::metrics::v1::Numb
 fn owner<'a>(scope: &'a mut Scope<'_>) -> Result<&'a Owner, DecodeError> {
     let owner = match scope.owner.take() {
         Some(owner) => owner,
-        None => Owner::new(&Resource::decode(scope.resource)?),
+        None => Owner::new(&Resource::decode(scope.resource)?, scope.limits),
     };
     Ok(scope.owner.insert(owner))
 }

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use super::super::labels;
+use super::super::labels::{LabelError, LabelLimits};
 use super::super::names::{Shape, label_name, metric_name};
 use super::super::problems::Problems;
 use super::seen::{Fingerprint, Learned};
@@ -39,7 +39,8 @@ pub struct Translation<'a> {
 
 /// Whose the points are: the labels that a resource gives them, and its other attributes; or why it cannot own any.
 pub struct Owner {
-    identity: Result<Vec<Pair>, labels::LabelError>,
+    limits: LabelLimits,
+    identity: Result<Vec<Pair>, LabelError>,
     others: Vec<KeyValue>,
 }
 
@@ -50,10 +51,10 @@ pub struct Family {
 
 impl Owner {
     /// Reads a resource.
-    pub fn new(resource: &Resource) -> Owner {
+    pub fn new(resource: &Resource, limits: LabelLimits) -> Owner {
         let (identity, others) = identity(&resource.attributes);
-        let checked = labels::check(identity.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        Owner { identity: checked.map(|()| identity), others }
+        let checked = limits.check(identity.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        Owner { limits, identity: checked.map(|()| identity), others }
     }
 }
 
@@ -82,7 +83,7 @@ impl<'a> Translation<'a> {
         }
         match labels_of("target_info", owner, &owner.others, None) {
             Ok(labels) => self.push(labels, sample),
-            Err(error) => self.problems.add(1, error),
+            Err(error) => error.note(&mut self.problems, 1, ""),
         }
     }
 
@@ -107,7 +108,7 @@ impl<'a> Translation<'a> {
             return None;
         };
         if let Err(error) = &owner.identity {
-            self.problems.add(points_of(data), format_args!("resource: {error}"));
+            error.note(&mut self.problems, points_of(data), "resource: ");
             return None;
         }
         let told = metric.metadata.iter().find(|pair| pair.key == PROMETHEUS_TYPE).and_then(text_of);
@@ -122,8 +123,8 @@ impl<'a> Translation<'a> {
             return None;
         }
         // Every series of the metric carries its name: one that is too long is refused before it is copied for each.
-        if let Err(error) = labels::check([(NAME, name.as_str())].into_iter()) {
-            self.problems.add(points_of(data), error);
+        if let Err(error) = owner.limits.check([(NAME, name.as_str())].into_iter()) {
+            error.note(&mut self.problems, points_of(data), "");
             return None;
         }
         let kind = match data {
@@ -265,7 +266,7 @@ impl<'a> Translation<'a> {
             Ok(())
         });
         if let Err(error) = taken {
-            self.problems.add(1, format_args!("point of `{}`: {error}", family.name));
+            error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
             return None;
         }
         Some(t)
@@ -292,9 +293,9 @@ struct Attributes<'a> {
 }
 
 /// Adds one series of a point.
-type Add<'a> = dyn FnMut(&str, Option<(&str, String)>, Option<f64>) -> Result<(), labels::LabelError> + 'a;
+type Add<'a> = dyn FnMut(&str, Option<(&str, String)>, Option<f64>) -> Result<(), LabelError> + 'a;
 /// Adds all series of a point.
-type Parts<'a> = dyn FnMut(&mut Add<'_>) -> Result<(), labels::LabelError> + 'a;
+type Parts<'a> = dyn FnMut(&mut Add<'_>) -> Result<(), LabelError> + 'a;
 
 /// The labels of a point: its attributes, then an extra one, then job and instance, then the name; the later win.
 fn labels_of(
@@ -302,9 +303,9 @@ fn labels_of(
     owner: &Owner,
     attributes: &[KeyValue],
     extra: Option<(&str, String)>,
-) -> Result<Labels, labels::LabelError> {
+) -> Result<Labels, LabelError> {
     // Equal names are looked for in all before, so the number is checked first.
-    labels::check_count(attributes.len())?;
+    owner.limits.check_count(attributes.len())?;
     let identity = owner.identity.as_ref().map_err(Clone::clone)?;
     let mut pairs: Vec<Pair> = Vec::with_capacity(attributes.len() + identity.len() + 2);
     for attribute in attributes {
@@ -316,10 +317,12 @@ fn labels_of(
             None => pairs.push((name, value)),
         }
     }
-    labels::check(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    owner.limits.check(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     pairs.extend(extra.map(|(name, value)| (name.to_owned(), value)));
     let pairs = pairs.iter().chain(identity).map(|(name, value)| (name.as_str(), value.as_str()));
-    Ok(Labels::new(pairs.chain([(NAME, name)])))
+    let labels = Labels::new(pairs.chain([(NAME, name)]));
+    owner.limits.check_count(labels.len())?;
+    Ok(labels)
 }
 
 fn points_of(data: &metric::Data) -> u64 {

@@ -63,7 +63,7 @@ fn request(resource: &[(&str, &str)], scope: &str, metrics: Vec<Metric>) -> Vec<
 
 fn check(body: &[u8], expected: &Expect) {
     let dir = tempfile::tempdir().unwrap();
-    let Decoded { batch, problems, .. } = decode(body, &open(&dir).known(), &Seen::default()).unwrap();
+    let Decoded { batch, problems, .. } = decode(body, &open(&dir).known(), &Seen::default(), LabelLimits::default()).unwrap();
     let mut text = String::new();
     for (labels, samples) in &batch.series {
         let samples: Vec<String> = samples
@@ -231,7 +231,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let dir = tempfile::tempdir().unwrap();
-        let _ = decode(&bytes, &open(&dir).known(), &Seen::default());
+        let _ = decode(&bytes, &open(&dir).known(), &Seen::default(), LabelLimits::default());
     }
 }
 
@@ -254,7 +254,7 @@ fn what_would_blow_up_is_refused_before_it_does() {
     let begun = std::time::Instant::now();
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let decode = |body: &[u8]| decode(body, &store.known(), &Seen::default()).unwrap();
+    let decode = |body: &[u8]| decode(body, &store.known(), &Seen::default(), LabelLimits::default()).unwrap();
     let Decoded { batch, problems, .. } =
         decode(&request(&[("service.name", "s")], "", vec![metric("m", "", points), metric("h", "", wide), named]));
     assert_eq!((batch.series.len(), problems.count()), (1, 5), "{problems}");
@@ -283,7 +283,7 @@ fn points_that_came_before_give_the_same_without_being_decoded() {
     };
     let resource = [("service.name", "api"), ("host.name", "h9"), ("os.type", "linux")];
     let take = |body: &[u8]| {
-        let Decoded { batch, problems, learned } = decode(body, &store.known(), &seen).unwrap();
+        let Decoded { batch, problems, learned } = decode(body, &store.known(), &seen, LabelLimits::default()).unwrap();
         let show = |(labels, sample): (&Labels, &Sample)| format!("{labels} {} {:x}", sample.t, sample.v.to_bits());
         let text: Vec<String> = batch.samples().map(show).collect();
         let counts = (batch.rows.len(), batch.metadata.len(), learned.points.len(), problems.count());

@@ -81,7 +81,7 @@ fn the_good_is_taken_and_the_bad_is_named() {
         ],
         metadata: vec![Metadata { kind: 1, name: "up".into(), help: "Help.".into(), unit: Bytes::new() }],
     };
-    let (batch, problems) = decode(&request.encode_to_vec(), &store.known()).unwrap();
+    let (batch, problems) = decode(&request.encode_to_vec(), &store.known(), LabelLimits::default()).unwrap();
     assert_eq!(text(&batch), ["up{job=\"node\"} 1000 1", "up{job=\"node\"} 2000 NaN"]);
     assert_eq!((batch.metadata[0].0.as_str(), batch.metadata[0].1.kind.as_str()), ("up", "counter"));
     assert_eq!(problems.count(), 7);
@@ -99,10 +99,10 @@ fn known_series_are_found_by_their_bytes_and_in_every_other_form() {
         timeseries: vec![series(&[(b"__name__", b"up"), (b"job", b"node")], &[(t, 1.0)])],
         metadata: Vec::new(),
     };
-    let (batch, _) = decode(&plain(1_000).encode_to_vec(), &store.known()).unwrap();
+    let (batch, _) = decode(&plain(1_000).encode_to_vec(), &store.known(), LabelLimits::default()).unwrap();
     assert_eq!((batch.rows.len(), batch.series.len()), (0, 1));
     store.append_blocking(batch, NOW).unwrap();
-    let (batch, _) = decode(&plain(2_000).encode_to_vec(), &store.known()).unwrap();
+    let (batch, _) = decode(&plain(2_000).encode_to_vec(), &store.known(), LabelLimits::default()).unwrap();
     assert_eq!((batch.rows.len(), batch.series.len()), (1, 0));
     assert_eq!(text(&batch), ["up{job=\"node\"} 2000 1"]);
 
@@ -117,7 +117,7 @@ fn known_series_are_found_by_their_bytes_and_in_every_other_form() {
     for parts in [[&name, &empty, &job, &sample], [&name, &sample, &empty, &job], [&sample, &name, &empty, &job]] {
         let series: Vec<u8> = parts.into_iter().flatten().copied().collect();
         let body = [&[0x0a, series.len() as u8][..], &series].concat();
-        let (batch, problems) = decode(&body, &store.known()).unwrap();
+        let (batch, problems) = decode(&body, &store.known(), LabelLimits::default()).unwrap();
         assert_eq!((text(&batch), problems.count()), (vec!["up{job=\"node\"} 3000 1".to_owned()], 0));
     }
 }
@@ -126,6 +126,6 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let dir = tempfile::tempdir().unwrap();
-        let _ = decode(&bytes, &open(&dir).known());
+        let _ = decode(&bytes, &open(&dir).known(), LabelLimits::default());
     }
 }

@@ -42,7 +42,7 @@ fn show(batch: &Batch, problems: &Problems) -> String {
 
 fn check_body(body: &[u8], expected: &Expect) {
     let dir = tempfile::tempdir().unwrap();
-    let (batch, problems) = decode(body, &open(&dir).known()).unwrap();
+    let (batch, problems) = decode(body, &open(&dir).known(), LabelLimits::default()).unwrap();
     expected.assert_eq(&show(&batch, &problems));
 }
 
@@ -91,10 +91,10 @@ fn series_that_are_known_are_found_by_their_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
     let body = request(&SYMBOLS, &[series(&[1, 2, 3, 4], 1.0, &[])]);
-    let (batch, _) = decode(&body, &store.known()).unwrap();
+    let (batch, _) = decode(&body, &store.known(), LabelLimits::default()).unwrap();
     assert_eq!((batch.rows.len(), batch.series.len()), (0, 1));
     store.append_blocking(batch, NOW).unwrap();
-    let (batch, _) = decode(&body, &store.known()).unwrap();
+    let (batch, _) = decode(&body, &store.known(), LabelLimits::default()).unwrap();
     assert_eq!((batch.rows.len(), batch.series.len()), (1, 0));
     assert_eq!(show(&batch, &Problems::default()), "lat_bucket{le=\"1\"} 9000 1\n");
 }
@@ -110,7 +110,7 @@ fn what_references_resolve_to_is_bounded() {
         body.extend(field(5, &series(&references, 1.0, &[])));
     }
     let dir = tempfile::tempdir().unwrap();
-    let (batch, problems) = decode(&body, &open(&dir).known()).unwrap();
+    let (batch, problems) = decode(&body, &open(&dir).known(), LabelLimits::default()).unwrap();
     assert_eq!((batch.series.len(), problems.count()), (0, 1_000));
     assert!(problems.to_string().contains("send smaller batches"), "{problems}");
 }
@@ -124,7 +124,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
-        let _ = decode(&bytes, &store.known());
-        let _ = decode(&request(&SYMBOLS, &[series(&references, 1.0, &more)]), &store.known());
+        let _ = decode(&bytes, &store.known(), LabelLimits::default());
+        let _ = decode(&request(&SYMBOLS, &[series(&references, 1.0, &more)]), &store.known(), LabelLimits::default());
     }
 }
