@@ -25,7 +25,7 @@ pub struct LateBodyError(Duration);
 
 /// Whether an error of a body is, or comes from, a [`LateBodyError`].
 pub fn is_late(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<LateBodyError>())
+    std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<LateBodyError>)
 }
 
 /// A layer: answers 408 where the request's body takes longer than `patience`, whatever the handler made of it.

@@ -207,7 +207,8 @@ impl Receiver {
         let mut first = Bytes::new();
         // Memory is taken as bytes come, never for what a sender says will come.
         while let Some(part) = parts.next().await {
-            let part = part.map_err(|error| if body_deadline::is_late(&error) { Refusal::Slow } else { Refusal::Read(error) })?;
+            let part = part
+                .map_err(|error| if body_deadline::is_late(&error) { Refusal::Slow } else { Refusal::Read(error) })?;
             if first.len() + read.len() + part.len() > bytes_max {
                 return Err(too_large());
             }

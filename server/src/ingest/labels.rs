@@ -93,10 +93,7 @@ pub enum LabelError {
 impl LabelError {
     /// Whether a limit is met, which the operator can set; otherwise the sender is wrong.
     fn is_limit(&self) -> bool {
-        matches!(
-            self,
-            LabelError::TooMany { .. } | LabelError::NameTooLong { .. } | LabelError::ValueTooLong { .. }
-        )
+        matches!(self, LabelError::TooMany { .. } | LabelError::NameTooLong { .. } | LabelError::ValueTooLong { .. })
     }
 
     /// Notes that so many samples were refused for this; `subject` says whose, and may be empty.

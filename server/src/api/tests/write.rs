@@ -261,9 +261,8 @@ async fn labels_beyond_a_limit_are_refused_by_its_name_at_every_door() {
     let labels = LabelLimits::default();
     let sample = [&[0x12, 16, 0x09][..], &1.0f64.to_le_bytes(), &[0x10][..], &varint(NOW as u64)].concat();
     let field = |key: u8, bytes: &[u8]| [&[key, bytes.len() as u8], bytes].concat();
-    let pair = |name: &str, value: &str| {
-        field(0x0a, &[field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat())
-    };
+    let pair =
+        |name: &str, value: &str| field(0x0a, &[field(0x0a, name.as_bytes()), field(0x12, value.as_bytes())].concat());
     let one = field(0x0a, &[pair("__name__", "up"), pair("job", "node-exporter"), sample.clone()].concat());
     let symbols = ["", "__name__", "up", "job", "node-exporter"].map(|text| field(0x22, text.as_bytes())).concat();
     let two = [symbols, field(0x2a, &[field(0x0a, &[1, 2, 3, 4]), sample].concat())].concat();
@@ -282,7 +281,11 @@ async fn labels_beyond_a_limit_are_refused_by_its_name_at_every_door() {
         for (path, headers, body, status) in &doors {
             let counted = || telemetry::INGEST_SAMPLES.with_label_values(&["label_limit"]).get();
             let before = counted();
-            let server = Server { _dir: tempfile::tempdir().unwrap(), store: Arc::clone(&server.store), router: router_with(limits) };
+            let server = Server {
+                _dir: tempfile::tempdir().unwrap(),
+                store: Arc::clone(&server.store),
+                router: router_with(limits),
+            };
             let (found, answer) = server.post(path, headers, body.clone()).await;
             assert!(found == *status && answer.contains(key), "{path}, {key}: {found} {answer}");
             assert!(counted() > before, "{path}, {key} is not counted");

@@ -166,10 +166,7 @@ mod tests {
                 told(&|raw| raw.label_value_bytes_max = Bytes(2 << 20)),
                 format!("write.label_value_bytes_max: 2MiB {within} 64B to 1MiB"),
             ),
-            (
-                told(&|raw| raw.body_timeout = Span(Duration::ZERO)),
-                format!("write.body_timeout: 0s {within} 1s to 1h"),
-            ),
+            (told(&|raw| raw.body_timeout = Span(Duration::ZERO)), format!("write.body_timeout: 0s {within} 1s to 1h")),
         ] {
             assert_eq!(said, expected);
         }

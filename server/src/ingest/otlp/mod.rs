@@ -65,12 +65,7 @@ pub struct Decoded {
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(
-    body: &[u8],
-    known: &Known<'_>,
-    seen: &Seen,
-    limits: LabelLimits,
-) -> Result<Decoded, DecodeError> {
+pub fn decode(body: &[u8], known: &Known<'_>, seen: &Seen, limits: LabelLimits) -> Result<Decoded, DecodeError> {
     let mut walk = Walk { limits, seen, find: &seen.points(), translation: Translation::new(known), newest: None };
     // The smallest points of a real sender take about this many bytes.
     walk.translation.batch.rows.reserve(body.len() / 64);

@@ -63,7 +63,8 @@ fn request(resource: &[(&str, &str)], scope: &str, metrics: Vec<Metric>) -> Vec<
 
 fn check(body: &[u8], expected: &Expect) {
     let dir = tempfile::tempdir().unwrap();
-    let Decoded { batch, problems, .. } = decode(body, &open(&dir).known(), &Seen::default(), LabelLimits::default()).unwrap();
+    let Decoded { batch, problems, .. } =
+        decode(body, &open(&dir).known(), &Seen::default(), LabelLimits::default()).unwrap();
     let mut text = String::new();
     for (labels, samples) in &batch.series {
         let samples: Vec<String> = samples
