@@ -62,6 +62,11 @@ impl BitWriter {
         scale.learn(code);
     }
 
+    /// How many bits there are.
+    pub fn position(&self) -> u64 {
+        self.out.len() as u64 * 8 + u64::from(self.held_bits)
+    }
+
     /// The bytes, filled up with zero bits.
     pub fn finish(mut self) -> Vec<u8> {
         let bytes = self.held_bits.div_ceil(8) as usize;
@@ -96,9 +101,12 @@ pub struct BitReader<'a> {
 }
 
 impl<'a> BitReader<'a> {
-    /// From the first bit of `bytes` on.
-    pub fn new(bytes: &'a [u8]) -> BitReader<'a> {
-        BitReader { bytes, at: 0, held: 0, held_bits: 0 }
+    /// From a bit of `bytes` on; one behind the end is past it.
+    pub fn new(bytes: &'a [u8], bit: u64) -> BitReader<'a> {
+        let mut reader = BitReader { bytes, at: (bit / 8) as usize, held: 0, held_bits: 0 };
+        reader.refill();
+        reader.skip((bit % 8) as u32);
+        reader
     }
 
     /// The next number in the code of a scale, and teaches it.
@@ -183,13 +191,13 @@ mod tests {
                 writer.put(&mut scale, code);
             }
             let bytes = writer.finish();
-            let mut reader = BitReader::new(&bytes);
+            let mut reader = BitReader::new(&bytes, 0);
             let mut scale = Scale::of_magnitude(magnitude);
             for &code in &codes {
                 prop_assert_eq!(reader.next(&mut scale), code);
             }
             prop_assert!(!reader.is_past_end());
-            let mut short = BitReader::new(&bytes[..bytes.len().saturating_sub(1)]);
+            let mut short = BitReader::new(&bytes[..bytes.len().saturating_sub(1)], 0);
             let mut scale = Scale::of_magnitude(magnitude);
             for _ in &codes {
                 short.next(&mut scale);

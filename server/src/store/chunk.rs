@@ -5,28 +5,33 @@
 use pco::standalone::{simple_compress, simple_decompress_into};
 use pco::{ChunkConfig, DeltaSpec, ModeSpec};
 
+use super::decimals;
 use super::varint::{self, DecodeError, Reader};
-use super::{decimals, walk};
+use super::walk::{self, Walk};
 use crate::query::source::TimeRange;
 use crate::series::{Sample, Timestamp};
 
-/// Largest number of samples in a chunk: what one read of a short range may have to decode (about 10 µs).
+/// Largest number of samples in a chunk.
 pub const CHUNK_SAMPLES_MAX: usize = 1440;
 /// Decoding refuses more than this; later writers may go up to it.
 const DECODE_SAMPLES_MAX: usize = 1 << 16;
 
-const VERSION: u8 = 2;
+/// Version 3 has stops in walks. A chunk without says 2, whose every byte it has.
+const VERSION: u8 = 3;
+const VERSION_WITHOUT_STOPS: u8 = 2;
 const VERSION_FIRST: u8 = 1;
 const TIMES_REGULAR: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_VARINT: u8 = 2;
 const TIMES_WALK: u8 = 3;
+const TIMES_STOPS: u8 = 4;
 const VALUES_CONSTANT: u8 = 0;
 const VALUES_FLOAT: u8 = 1;
 const VALUES_DECIMAL: u8 = 2;
 const VALUES_DECIMAL_VARINT: u8 = 3;
 const VALUES_RAW: u8 = 4;
 const VALUES_WALK: u8 = 5;
+const VALUES_STOPS: u8 = 6;
 
 /// Times farther apart than this are told as plain differences: a walk's arithmetic has 55 bits.
 const WALK_SPAN_MAX: u64 = 1 << 53;
@@ -63,64 +68,69 @@ pub struct EncodeError {
 /// The codec refuses; no data does that.
 pub fn encode(samples: &[Sample], effort: Effort) -> Result<Vec<u8>, EncodeError> {
     debug_assert!(samples.is_sorted_by(|a, b| a.t < b.t) && samples.len() <= CHUNK_SAMPLES_MAX);
-    let mut out = vec![VERSION];
+    let mut out = vec![VERSION_WITHOUT_STOPS];
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(out) };
     let span = last.t.wrapping_sub(first.t) as u64;
     varint::put(&mut out, samples.len() as u64);
     varint::put_signed(&mut out, first.t);
     varint::put(&mut out, span);
-    put_times(&mut out, samples, span);
-    put_values(&mut out, samples, effort).map_err(|source| EncodeError { samples: samples.len(), source })?;
+    let times = put_times(&mut out, samples, span);
+    let values =
+        put_values(&mut out, samples, effort).map_err(|source| EncodeError { samples: samples.len(), source })?;
+    if times == TIMES_STOPS || values == VALUES_STOPS {
+        out[0] = VERSION;
+    }
     Ok(out)
 }
 
-fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) {
+/// Appends the times; returns their tag.
+fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) -> u8 {
     let mut steps = samples.windows(2).map(|pair| pair[1].t.wrapping_sub(pair[0].t));
     let step = steps.next();
     if steps.all(|other| Some(other) == step) {
         out.push(TIMES_REGULAR);
-        return;
+        return TIMES_REGULAR;
     }
     let mut body = Vec::new();
-    if span < WALK_SPAN_MAX {
-        out.push(TIMES_WALK);
+    let tag = if span < WALK_SPAN_MAX {
         let times: Vec<Timestamp> = samples.iter().map(|sample| sample.t).collect();
-        walk::put(&mut body, &times);
+        if walk::put(&mut body, &times) { TIMES_STOPS } else { TIMES_WALK }
     } else {
-        out.push(TIMES_VARINT);
         for pair in samples.windows(2) {
             varint::put_signed(&mut body, pair[1].t.wrapping_sub(pair[0].t));
         }
-    }
+        TIMES_VARINT
+    };
+    out.push(tag);
     varint::put_bytes(out, &body);
+    tag
 }
 
-/// Values that are not finite stand as exceptions in front, so that a staleness marker does not spoil the rest.
-fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::errors::PcoResult<()> {
+/// Appends the values; returns their tag. Those that are not finite stand as exceptions in front, so that a staleness marker
+/// does not spoil the rest.
+fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::errors::PcoResult<u8> {
     let first = samples[0].v;
     if samples.iter().all(|sample| sample.v.to_bits() == first.to_bits()) {
         out.push(VALUES_CONSTANT);
         out.extend_from_slice(&first.to_le_bytes());
-        return Ok(());
+        return Ok(VALUES_CONSTANT);
     }
     let mut values: Vec<f64> = samples.iter().map(|sample| sample.v).collect();
     let mut body = Vec::new();
     let count = values.iter().filter(|value| is_exception(**value)).count();
-    if count * EXCEPTIONS_SHARE > values.len() {
+    let tag = if count * EXCEPTIONS_SHARE > values.len() {
         varint::put(&mut body, 0);
-        let tag = put_floats(&mut body, &values, effort)?;
-        out.push(tag);
-        out.extend_from_slice(&body);
-        return Ok(());
-    }
-    varint::put(&mut body, count as u64);
-    if count > 0 {
-        take_exceptions(&mut body, &mut values);
-    }
-    let tag = put_finite(&mut body, &values, effort)?;
+        put_floats(&mut body, &values, effort)?
+    } else {
+        varint::put(&mut body, count as u64);
+        if count > 0 {
+            take_exceptions(&mut body, &mut values);
+        }
+        put_finite(&mut body, &values, effort)?
+    };
     out.push(tag);
     out.extend_from_slice(&body);
-    Ok(())
+    Ok(tag)
 }
 
 fn is_exception(value: f64) -> bool {
@@ -146,7 +156,7 @@ fn put_finite(out: &mut Vec<u8>, values: &[f64], effort: Effort) -> pco::errors:
     let Some((scale, integers)) = decimals::from_floats(values) else { return put_floats(out, values, effort) };
     let mut walked = vec![scale];
     varint::put_signed(&mut walked, integers[0]);
-    walk::put(&mut walked, &integers);
+    let tag = if walk::put(&mut walked, &integers) { VALUES_STOPS } else { VALUES_WALK };
     if decimals::is_binary(scale) && effort == Effort::Best {
         let mut floats = Vec::new();
         let tag = put_floats(&mut floats, values, effort)?;
@@ -165,7 +175,7 @@ fn put_finite(out: &mut Vec<u8>, values: &[f64], effort: Effort) -> pco::errors:
         }
     }
     out.extend_from_slice(&walked);
-    Ok(VALUES_WALK)
+    Ok(tag)
 }
 
 /// Whether there are at most [`DISTINCT_MAX`] different numbers.
@@ -289,8 +299,14 @@ fn put_decoded_times(
         return Ok(from);
     }
     let mut times = Vec::with_capacity(count);
+    let mut before = 0;
     match tag {
-        TIMES_WALK => walk::read(reader.bytes()?, span.from, count, |t| times.push(t))?,
+        TIMES_WALK | TIMES_STOPS => {
+            let walk = Walk::parse(reader.bytes()?, tag == TIMES_STOPS)?;
+            let places = walk.places(span.from, count, (range.from, range.to))?;
+            before = places.start;
+            walk.read(span.from, places, |t| times.push(t))?;
+        }
         TIMES_PCO => sum_times(span.from, unpack(reader.bytes()?, count - 1)?.into_iter().map(Ok), &mut times)?,
         TIMES_VARINT => {
             let mut plain = Reader(reader.bytes()?);
@@ -301,7 +317,7 @@ fn put_decoded_times(
     let from = times.partition_point(|t| *t < range.from);
     let to = times.partition_point(|t| *t <= range.to);
     out.extend(times.get(from..to).unwrap_or(&[]).iter().map(|&t| Sample { t, v: 0.0 }));
-    Ok(from)
+    Ok(before + from)
 }
 
 fn sum_times(
@@ -371,39 +387,41 @@ fn fill_finite(
     (count, before): (usize, usize),
     samples: &mut [Sample],
 ) -> Result<(), DecodeError> {
-    let wanted = before + samples.len();
+    let wanted = before..before + samples.len();
     let mut places = samples.iter_mut();
-    let mut skip = before;
     let mut set = |value: f64| {
-        if skip > 0 {
-            skip -= 1;
-        } else if let Some(sample) = places.next() {
+        if let Some(sample) = places.next() {
             sample.v = value;
         }
     };
     match tag {
-        VALUES_FLOAT => unpack(reader.0, count)?.into_iter().for_each(set),
+        VALUES_FLOAT => unpack(reader.0, count)?.into_iter().skip(before).for_each(set),
         VALUES_RAW => {
-            for _ in 0..wanted {
+            reader.take(8 * before)?;
+            for _ in wanted {
                 set(reader.float()?);
             }
         }
         VALUES_DECIMAL => {
             let divisor = decimals::divisor(reader.byte()?)?;
-            unpack(reader.0, count)?.into_iter().for_each(|integer: i64| set(integer as f64 / divisor));
+            let integers = unpack(reader.0, count)?.into_iter().skip(before);
+            integers.for_each(|integer: i64| set(integer as f64 / divisor));
         }
         VALUES_DECIMAL_VARINT => {
             let divisor = decimals::divisor(reader.byte()?)?;
             let mut sum = 0i64;
-            for _ in 0..wanted {
+            for i in 0..wanted.end {
                 sum = sum.wrapping_add(reader.signed()?);
-                set(sum as f64 / divisor);
+                if i >= before {
+                    set(sum as f64 / divisor);
+                }
             }
         }
-        VALUES_WALK => {
+        VALUES_WALK | VALUES_STOPS => {
             let divisor = decimals::divisor(reader.byte()?)?;
             let first = reader.signed()?;
-            walk::read(reader.0, first, wanted, |integer| set(integer as f64 / divisor))?;
+            let walk = Walk::parse(reader.0, tag == VALUES_STOPS)?;
+            walk.read(first, wanted, |integer| set(integer as f64 / divisor))?;
         }
         found => return Err(DecodeError::Unknown { what: "tag of values", found }),
     }
