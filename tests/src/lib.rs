@@ -1,6 +1,7 @@
 //! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
 //! and saying by name what was left out. Test code: it panics where a test would.
 
+pub mod churn;
 pub mod crash;
 pub mod dice;
 pub mod engine;
@@ -13,6 +14,7 @@ pub mod petrel;
 pub mod process;
 pub mod prometheus;
 pub mod remote_write;
+pub mod scale;
 pub mod smtp;
 pub mod source_suite;
 pub mod tree;

@@ -1,6 +1,7 @@
-//! Samples of one series in memory, as columns: eight bytes a sample while they come at one step, which most do, and twelve
-//! where they do not. Sorted by time, unique in time. What comes out of order waits beside them and is merged in when there is
-//! enough of it, so that no order of arrival costs more than a few copies of each sample.
+//! Samples of one series in memory, as columns: four bytes a sample while they come at one step and are narrow, which most are;
+//! four more where a value is not, and four more where a time is not. Sorted by time, unique in time. What comes out of order
+//! waits beside them and is merged in when there is enough of it, so that no order of arrival costs more than a few copies of each
+//! sample. No bit of a value is ever lost.
 
 use super::head::merge;
 use crate::query::source::TimeRange;
@@ -13,9 +14,24 @@ const GROW_MIN: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Column {
     times: Times,
-    values: Vec<f64>,
+    values: Values,
     /// In the order of their arrival; none is later than the last of the columns. They override those and each other.
     late: Vec<Sample>,
+}
+
+/// The values of a column.
+#[derive(Debug, Clone, PartialEq)]
+enum Values {
+    /// All come back from it bit for bit: whole numbers below 16 million, halves and quarters, what does not move, flags.
+    Narrow(Vec<f32>),
+    /// Any.
+    Wide(Vec<f64>),
+}
+
+impl Default for Values {
+    fn default() -> Values {
+        Values::Narrow(Vec::new())
+    }
 }
 
 /// Late samples that are merged into the columns at once, at least; with longer columns a quarter of their length.
@@ -46,7 +62,7 @@ impl Column {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.values.len() == 0
     }
 
     /// The first and the last time; `None` where there is no sample.
@@ -91,7 +107,7 @@ impl Column {
     fn on_time(&self, range: TimeRange) -> Vec<Sample> {
         let from = self.count_before(range.from);
         let to = range.to.checked_add(1).map_or(self.values.len(), |end| self.count_before(end));
-        (from..to.max(from)).map(|i| Sample { t: self.time(i), v: self.values[i] }).collect()
+        (from..to.max(from)).map(|i| Sample { t: self.time(i), v: self.values.get(i) }).collect()
     }
 
     /// All samples.
@@ -142,9 +158,46 @@ impl Column {
             },
             Times::Any(times) => times.push(sample.t),
         }
-        grow(&mut self.values);
         self.values.push(sample.v);
     }
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::Narrow(values) => values.len(),
+            Values::Wide(values) => values.len(),
+        }
+    }
+
+    fn get(&self, i: usize) -> f64 {
+        match self {
+            Values::Narrow(values) => f64::from(values[i]),
+            Values::Wide(values) => values[i],
+        }
+    }
+
+    fn push(&mut self, v: f64) {
+        if let Values::Narrow(narrow) = self {
+            if let Some(v) = narrowed(v) {
+                grow(narrow);
+                narrow.push(v);
+                return;
+            }
+            *self = Values::Wide(narrow.iter().copied().map(f64::from).collect());
+        }
+        if let Values::Wide(wide) = self {
+            grow(wide);
+            wide.push(v);
+        }
+    }
+}
+
+/// A value in half the bytes, where that loses no bit of it. Zeros keep their sign in both directions; NaN, which equals nothing, is
+/// never narrow, because a conversion may change its payload.
+fn narrowed(v: f64) -> Option<f32> {
+    let narrow = v as f32;
+    (f64::from(narrow) == v).then_some(narrow)
 }
 
 impl Times {
@@ -159,10 +212,13 @@ impl Times {
     }
 }
 
-/// Makes room by a quarter: doubling would leave a third of the memory of all heads unused.
+/// Makes room for a quarter of the power of two below: doubling would leave a third of the memory of all heads unused, and
+/// allocators round sizes up to these, four to a doubling.
 fn grow<T>(column: &mut Vec<T>) {
-    if column.len() == column.capacity() {
-        column.reserve_exact((column.len() / 4).max(GROW_MIN));
+    let len = column.len();
+    if len == column.capacity() {
+        let below = len.checked_ilog2().map_or(0, |exponent| 1 << exponent);
+        column.reserve_exact((below / 4).max(GROW_MIN));
     }
 }
 
@@ -214,12 +270,53 @@ mod tests {
     }
 
     #[test]
-    fn regular_samples_take_eight_bytes() {
-        let mut column = Column::default();
-        for i in 0..120 {
-            column.insert(Sample { t: 1_000 + i * 15_000, v: i as f64 });
+    fn samples_take_few_bytes() {
+        let column = |value: fn(i64) -> f64| {
+            let mut column = Column::default();
+            (0..120).for_each(|i| column.insert(Sample { t: 1_000 + i * 15_000, v: value(i) }));
+            assert!(matches!(column.times, Times::Regular { first: 1_000, step: 15_000 }));
+            column.values
+        };
+        assert!(matches!(column(|i| i as f64), Values::Narrow(values) if values.capacity() == 128));
+        let wide = column(|i| if i < 70 { i as f64 } else { i as f64 / 10.0 });
+        assert!(matches!(wide, Values::Wide(values) if values.capacity() <= 144));
+    }
+
+    #[test]
+    fn values_keep_every_bit() {
+        let quiet_nan = f64::from_bits(0x7ff8_0000_2000_0000);
+        let values = [
+            0.0,
+            -0.0,
+            1.5,
+            f64::INFINITY,
+            quiet_nan,
+            f64::NAN,
+            16_777_216.0,
+            16_777_217.0,
+            Sample::stale(0).v,
+            1e-320,
+            -1e300,
+            f64::from_bits(0xfff0_0000_0000_0001),
+            f64::from_bits(0x7ff0_0000_2000_0000),
+            0.1,
+            f64::MIN_POSITIVE,
+            1e-40,
+            0.0,
+        ];
+        // In any order, so that each of them is the one that makes a column wide.
+        for first in 0..values.len() {
+            let turned: Vec<f64> = values[first..].iter().chain(&values[..first]).copied().collect();
+            let forwards: Vec<usize> = (0..turned.len()).collect();
+            let backwards: Vec<usize> = forwards.iter().rev().chain(&forwards).copied().collect();
+            for order in [forwards, backwards] {
+                let mut column = Column::default();
+                for i in order {
+                    column.insert(Sample { t: i as i64, v: turned[i] });
+                }
+                let bits: Vec<u64> = column.to_vec().iter().map(|sample| sample.v.to_bits()).collect();
+                assert_eq!(bits, turned.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+            }
         }
-        assert!(matches!(column.times, Times::Regular { first: 1_000, step: 15_000 }));
-        assert!(column.values.capacity() <= 150, "{}", column.values.capacity());
     }
 }

@@ -21,17 +21,45 @@ pub fn day_of(t: Timestamp) -> Day {
 pub struct Head {
     /// Since the last sealing.
     recent: Column,
-    /// Taken by sealing and not yet known to be on disk; `recent` overrides it.
-    sealing: Column,
+    /// Taken by sealing and not yet known to be on disk; `recent` overrides it. Few heads are being sealed at a time.
+    sealing: Option<Box<Sealing>>,
     /// Journal positions of the oldest and the newest sample of `recent`.
     recent_from: u64,
     recent_through: u64,
-    /// Journal position of the oldest sample of `sealing`.
-    sealing_from: u64,
     /// Days whose files have chunks of the series, sorted.
     days: Vec<Day>,
     /// The sample with the latest time since the start of the process.
-    newest: Option<Sample>,
+    newest: Newest,
+}
+
+/// The latest time of a series, and whether it ended there: without the value, because every series has one.
+#[derive(Debug, Clone, Copy, Default)]
+enum Newest {
+    #[default]
+    None,
+    Alive(Timestamp),
+    Ended(Timestamp),
+}
+
+impl Newest {
+    fn of(sample: Sample) -> Newest {
+        if sample.is_stale() { Newest::Ended(sample.t) } else { Newest::Alive(sample.t) }
+    }
+
+    fn time(self) -> Option<Timestamp> {
+        match self {
+            Newest::None => None,
+            Newest::Alive(t) | Newest::Ended(t) => Some(t),
+        }
+    }
+}
+
+/// What sealing has taken and not yet confirmed; never empty.
+#[derive(Debug)]
+struct Sealing {
+    samples: Column,
+    /// Journal position of the oldest of them.
+    from: u64,
 }
 
 /// What sealing took from a head.
@@ -50,8 +78,8 @@ impl Head {
             self.recent_from = position;
         }
         self.recent_through = position;
-        if self.newest.is_none_or(|newest| newest.t <= sample.t) {
-            self.newest = Some(sample);
+        if self.newest.time().is_none_or(|newest| newest <= sample.t) {
+            self.newest = Newest::of(sample);
         }
         self.recent.insert(sample);
     }
@@ -63,19 +91,19 @@ impl Head {
 
     /// First and last instant of the samples in memory.
     pub fn span(&self) -> Option<TimeRange> {
-        let spans = [self.recent.span(), self.sealing.span()];
+        let spans = [self.recent.span(), self.sealing.as_ref().and_then(|sealing| sealing.samples.span())];
         let join = |a: TimeRange, b: TimeRange| TimeRange { from: a.from.min(b.from), to: a.to.max(b.to) };
         spans.into_iter().flatten().reduce(join)
     }
 
     /// Whether nothing is in memory.
     pub fn is_empty(&self) -> bool {
-        self.recent.is_empty() && self.sealing.is_empty()
+        self.recent.is_empty() && self.sealing.is_none()
     }
 
     /// Journal position of the oldest sample that is only in memory and in the journal.
     pub fn oldest_position(&self) -> Option<u64> {
-        let sealing = (!self.sealing.is_empty()).then_some(self.sealing_from);
+        let sealing = self.sealing.as_ref().map(|sealing| sealing.from);
         let recent = (!self.recent.is_empty()).then_some(self.recent_from);
         sealing.into_iter().chain(recent).min()
     }
@@ -83,13 +111,14 @@ impl Head {
     /// Takes all of `recent` for sealing; it stays visible until [`Head::sealed`] or [`Head::not_sealed`]. `None` where there
     /// is nothing, and where a record after `applied` has begun to come in: a replay would skip what of it comes after.
     pub fn take(&mut self, applied: u64) -> Option<Taken> {
-        debug_assert!(self.sealing.is_empty(), "one sealing at a time");
-        if self.recent.is_empty() || !self.sealing.is_empty() || self.recent_through > applied {
+        debug_assert!(self.sealing.is_none(), "one sealing at a time");
+        if self.recent.is_empty() || self.sealing.is_some() || self.recent_through > applied {
             return None;
         }
-        self.sealing_from = self.recent_from;
-        self.sealing = std::mem::take(&mut self.recent);
-        Some(Taken { samples: self.sealing.to_vec(), through: self.recent_through })
+        let sealing = Sealing { samples: std::mem::take(&mut self.recent), from: self.recent_from };
+        let samples = sealing.samples.to_vec();
+        self.sealing = Some(Box::new(sealing));
+        Some(Taken { samples, through: self.recent_through })
     }
 
     /// What was taken is on disk, in the files of `days`.
@@ -97,13 +126,15 @@ impl Head {
         for day in days {
             self.add_day(day);
         }
-        self.sealing = Column::default();
+        self.sealing = None;
     }
 
     /// What was taken is not, or not all, on disk: it goes back under what came since.
     pub fn not_sealed(&mut self) {
-        let recent = std::mem::replace(&mut self.recent, std::mem::take(&mut self.sealing));
-        let (from, through) = (self.sealing_from, self.recent_through);
+        let Some(sealing) = self.sealing.take() else { return };
+        let Sealing { samples, from } = *sealing;
+        let recent = std::mem::replace(&mut self.recent, samples);
+        let through = self.recent_through;
         for sample in recent.to_vec() {
             self.insert(sample, through);
         }
@@ -132,21 +163,25 @@ impl Head {
         let overlaps =
             |column: &Column| column.span().is_some_and(|span| span.from <= range.to && span.to >= range.from);
         let (from, to) = (day_of(range.from), day_of(range.to));
-        overlaps(&self.recent) || overlaps(&self.sealing) || self.days.iter().any(|day| (from..=to).contains(day))
+        overlaps(&self.recent)
+            || self.sealing.as_ref().is_some_and(|sealing| overlaps(&sealing.samples))
+            || self.days.iter().any(|day| (from..=to).contains(day))
     }
 
     /// Whether the series had a sample at or after an instant and was not ended since. After a start, a series that is only on
     /// disk counts where its days reach that far.
     pub fn is_alive_since(&self, from: Timestamp) -> bool {
         match self.newest {
-            Some(newest) => newest.t >= from && !newest.is_stale(),
-            None => self.days.last().is_some_and(|day| *day >= day_of(from)),
+            Newest::Alive(newest) => newest >= from,
+            Newest::Ended(_) => false,
+            Newest::None => self.days.last().is_some_and(|day| *day >= day_of(from)),
         }
     }
 
     /// The samples of the range that are in memory, in two layers: the second overrides the first.
     pub fn copy(&self, range: TimeRange) -> [Vec<Sample>; 2] {
-        [&self.sealing, &self.recent].map(|column| column.within(range))
+        let sealing = self.sealing.as_ref().map_or_else(Vec::new, |sealing| sealing.samples.within(range));
+        [sealing, self.recent.within(range)]
     }
 }
 
