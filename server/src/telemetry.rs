@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 
-/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `series_limit`, `source_limit`, `label_limit`,
-/// `malformed`.
+/// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `closed`, `series_limit`, `source_limit`,
+/// `label_limit`, `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
@@ -111,6 +111,11 @@ pub static STORE_DISK_BYTES_RESERVED: LazyLock<IntGauge> = LazyLock::new(|| {
 /// Files of samples unlinked, by reason: `age`, `size`.
 pub static STORE_FILES_UNLINKED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("petrel_store_files_unlinked_total", "Files of samples unlinked by the retention, by reason.", &["reason"])
+});
+
+/// Times that rollups of a day were built: `begun`, `done`, or `spoilt` by samples that came late, and so begun again later.
+pub static STORE_ROLLUP_BUILDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_store_rollup_builds_total", "Times rollups of a day were built, by outcome.", &["outcome"])
 });
 
 /// Deletions of samples that operators asked for and that are done.

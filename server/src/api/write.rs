@@ -308,6 +308,7 @@ fn add_refused(problems: &mut Problems, committed: &Committed) {
     for (reason, words) in [
         (RefusedReason::Future, "more than 10 minutes ahead of the server's clock"),
         (RefusedReason::TooOld, "older than the retention"),
+        (RefusedReason::Closed, "of days of which the retention left only rollups"),
         (RefusedReason::SeriesLimit, "beyond the limit store.series_max"),
         (RefusedReason::SourceLimit, "beyond the limit store.series_per_source_max of their instance"),
     ] {

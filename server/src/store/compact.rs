@@ -2,6 +2,7 @@
 //! the order in which equal times override each other stays.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Transaction, params};
 
@@ -11,7 +12,7 @@ use super::engine::Store;
 use super::head::{DAY_MS, merge};
 use super::index::SeriesId;
 use super::journal;
-use super::maintain::MaintainError;
+use super::maintain::{MaintainError, Maintenance};
 use super::seal::{SLICE_SERIES, encode_failed};
 use super::varint::DecodeError;
 use crate::query::source::TimeRange;
@@ -21,14 +22,18 @@ use crate::series::{Labels, Sample, Timestamp};
 pub const MERGED_SAMPLES_MIN: usize = 720;
 /// A day's file is compacted when the day has been over for this long: late samples mostly come within it.
 const COMPACT_AFTER_MS: i64 = 2 * 3_600_000;
+/// A day is compacted once in this time at most, however often late samples touch it: compacting writes all of its file anew.
+const COMPACT_EVERY: Duration = Duration::from_secs(600);
 const ALL: TimeRange = TimeRange { from: Timestamp::MIN, to: Timestamp::MAX };
 
 impl Store {
-    /// Compacts the oldest day that is over and was written to since it was compacted.
-    pub(super) fn compact_one(&self, now: Timestamp) -> Result<(), MaintainError> {
+    /// Compacts the oldest day that is over and was written to since it was compacted, unless that was a moment ago.
+    pub(super) fn compact_one(&self, maintenance: &mut Maintenance, now: Timestamp) -> Result<(), MaintainError> {
+        maintenance.compacted.retain(|_, at| at.elapsed() < COMPACT_EVERY);
         for file in self.shared.days.all() {
             let over = (i64::from(file.day) + 1) * DAY_MS + COMPACT_AFTER_MS < now;
-            if over && !is_compacted(&file)? {
+            if over && !maintenance.compacted.contains_key(&file.day) && !is_compacted(&file)? {
+                maintenance.compacted.insert(file.day, Instant::now());
                 self.compact(&file)?;
                 break;
             }

@@ -20,6 +20,7 @@ use super::metadata::{self, Metadata};
 use super::options::StoreOptions;
 use super::rollup::Rollups;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
+use super::unlinked::{self, UnlinkDayError};
 use super::writer::{Message, Request, Writer};
 use super::{Accepted, Batch, Committed, agents, backup, load, loglines, restore, sqlite};
 use crate::series::Timestamp;
@@ -66,6 +67,9 @@ pub enum OpenStoreError {
     /// A samples file failed.
     #[error("the data directory cannot be opened; if a file is damaged, `petrel repair` saves what can be read of it")]
     Day(#[from] DayError),
+    /// A day that the retention took could not be unlinked.
+    #[error("the data directory cannot be opened")]
+    Unlink(#[from] UnlinkDayError),
     /// A journal failed.
     #[error("the data directory cannot be opened; if a file is damaged, `petrel repair` saves what can be read of it")]
     Replay(#[from] ReplayError),
@@ -144,9 +148,10 @@ impl Store {
         }
         backup::remove_staged(dir).map_err(unusable)?;
         load::check_logs(dir)?;
-        let own = [MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION, loglines::MIGRATION];
-        let all: Vec<Migration> = own.iter().chain(migrations).copied().collect();
-        let control = Arc::new(Control::open(&dir.join("control.db"), &all)?);
+        let mut own = vec![MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION];
+        own.extend([loglines::MIGRATION, unlinked::MIGRATION]);
+        own.extend(migrations);
+        let control = Arc::new(Control::open(&dir.join("control.db"), &own)?);
         let days = Days::open(dir).map_err(unusable)?;
         for file in days.all() {
             if !file.is_born()? {
@@ -158,6 +163,7 @@ impl Store {
             // Days before it may have been unlinked for their size by an earlier start.
             shared.unlinked_before.store(i64::from(oldest.day) * DAY_MS, Ordering::SeqCst);
         }
+        unlinked::resume(&shared)?;
         load::days(&shared)?;
         let journals = journal::list(dir).map_err(unusable)?;
         let marks = load::journals(&shared, &journals)?;
@@ -332,6 +338,7 @@ fn move_marks(shared: &Shared, number: u64, path: &Path) -> Result<(), RetireErr
             marks::raise(tx, mark)?;
             marks::forget_epochs(tx, mark)?;
         }
+        unlinked::forget(tx, number)?;
         tx.execute(
             "INSERT INTO journal_floor (one, number) VALUES (1, ?1)
              ON CONFLICT (one) DO UPDATE SET number = max(number, excluded.number)",

@@ -16,9 +16,13 @@ use super::index::Series;
 use super::journal::{self, Position};
 use super::maintain::{MaintainError, Maintenance};
 use super::rollup::RollupFile;
-use super::sqlite;
+use super::{sqlite, unlinked};
+use crate::query::source::TimeRange;
 use crate::series::Timestamp;
 use crate::telemetry;
+
+/// Series sealed together before a day goes: bounds the copies in memory as sealing does.
+const SLICE_SERIES: usize = 2_000;
 
 impl Store {
     /// Unlinks the oldest journals as long as nothing in memory needs them. Strictly in order: a later file's samples may
@@ -59,7 +63,7 @@ impl Store {
             is_over(file.level.file_end(file.first), Some(kept))
         };
         match self.shared.rollups.all().into_iter().find(is_old) {
-            Some(file) => self.unlink_rollup(&file, Expiry::Age),
+            Some(file) => self.unlink_rollup(maintenance, &file, Expiry::Age),
             None => Ok(false),
         }
     }
@@ -77,21 +81,27 @@ impl Store {
         if let Some(oldest) = days.first().filter(|oldest| oldest.day < newest) {
             return self.unlink_day(maintenance, oldest, Expiry::Size { bytes, size_max });
         }
-        match self.shared.rollups.all().first() {
-            Some(file) => self.unlink_rollup(file, Expiry::Size { bytes, size_max }),
+        // Rollups of a day that has raw samples would only be built again.
+        let is_raw = |file: &Arc<RollupFile>| days.iter().any(|raw| file.level.file_of(raw.day) == file.first);
+        match self.shared.rollups.all().into_iter().find(|file| !is_raw(file)) {
+            Some(file) => self.unlink_rollup(maintenance, &file, Expiry::Size { bytes, size_max }),
             None => Ok(false),
         }
     }
 
-    /// Unlinks a day once its rollups are built, which may take some passes.
+    /// Unlinks a day once its rollups are built, which may take some passes; from the first on it takes no samples.
     fn unlink_day(&self, maintenance: &mut Maintenance, file: &DayFile, expiry: Expiry) -> Result<bool, MaintainError> {
+        maintenance.closing = Some(file.day);
+        self.shared.close_days(maintenance.closing);
+        let through = self.seal_day(file.day)?;
         if !self.is_rolled(file)? && !self.roll(&mut maintenance.rolling, file.day)? {
             return Ok(false);
         }
-        self.close_rolled(file.day)?;
         let freed = sqlite::bytes(&file.path);
-        self.shared.days.unlink(file.day)?;
-        self.shared.unlinked_before.fetch_max((i64::from(file.day) + 1) * DAY_MS, Ordering::SeqCst);
+        unlinked::begin(&self.shared.control, file.day, through)?;
+        unlinked::finish(&self.shared, file.day)?;
+        maintenance.closing = None;
+        self.shared.close_days(None);
         expiry.tell(&file.path, freed);
         let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
         for series in index.iter() {
@@ -100,9 +110,36 @@ impl Store {
         Ok(true)
     }
 
-    fn unlink_rollup(&self, file: &RollupFile, expiry: Expiry) -> Result<bool, MaintainError> {
+    /// Seals what memory holds of a day that takes no more samples; returns the position up to which the file has all of them.
+    fn seal_day(&self, day: Day) -> Result<Position, MaintainError> {
+        // Whoever was let in before the day was closed has been applied when the gate is free.
+        let gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let through = self.shared.applied();
+        drop(gate);
+        let range = TimeRange { from: i64::from(day) * DAY_MS, to: (i64::from(day) + 1) * DAY_MS - 1 };
+        let members: Vec<Arc<Series>> = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.iter().filter(|series| series.head().holds(range)).cloned().collect()
+        };
+        let mut problems = Vec::new();
+        for slice in members.chunks(SLICE_SERIES) {
+            self.seal_all(slice, &mut problems);
+        }
+        self.shared.days.close_writers();
+        problems.pop().map_or(Ok(through), Err)
+    }
+
+    fn unlink_rollup(
+        &self,
+        maintenance: &mut Maintenance,
+        file: &RollupFile,
+        expiry: Expiry,
+    ) -> Result<bool, MaintainError> {
+        // What is half built may have gone with the file.
+        maintenance.rolling = None;
         let freed = sqlite::bytes(&file.path);
         self.shared.rollups.unlink(file)?;
+        self.shared.close_days(maintenance.closing);
         expiry.tell(&file.path, freed);
         Ok(true)
     }

@@ -158,14 +158,17 @@ impl Head {
         &self.days
     }
 
-    /// Whether there is, or may be, a sample in the range.
-    pub fn may_have(&self, range: TimeRange) -> bool {
+    /// Whether memory has, or may have, a sample of the range.
+    pub fn holds(&self, range: TimeRange) -> bool {
         let overlaps =
             |column: &Column| column.span().is_some_and(|span| span.from <= range.to && span.to >= range.from);
+        overlaps(&self.recent) || self.sealing.as_ref().is_some_and(|sealing| overlaps(&sealing.samples))
+    }
+
+    /// Whether there is, or may be, a sample in the range.
+    pub fn may_have(&self, range: TimeRange) -> bool {
         let (from, to) = (day_of(range.from), day_of(range.to));
-        overlaps(&self.recent)
-            || self.sealing.as_ref().is_some_and(|sealing| overlaps(&sealing.samples))
-            || self.days.iter().any(|day| (from..=to).contains(day))
+        self.holds(range) || self.days.iter().any(|day| (from..=to).contains(day))
     }
 
     /// Whether the series had a sample at or after an instant and was not ended since. After a start, a series that is only on

@@ -1,7 +1,7 @@
 //! The start: the index and the heads, put together from the files of a data directory. One thread reads and decodes the journals
 //! while another puts what they hold into the heads. It must leave out what is sealed, and nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use super::journal::{self, Position, ReplayError};
 use super::marks::{self, HighMarks};
 use super::record::Record;
 use super::shared::Shared;
-use super::{Mark, backup, sqlite, wal};
+use super::{Mark, backup, sqlite, unlinked, wal};
 use crate::series::Sample;
 
 /// Records that wait between the two threads: enough that neither stands still while the other meets a large one.
@@ -25,8 +25,21 @@ const RECORDS_WAITING: usize = 8;
 /// this each sample would wait for main memory alone.
 const LOOKED_UP: usize = 64;
 
-/// How far each series is sealed in each day.
-type Sealed = HashMap<(SeriesId, Day), Position, foldhash::quality::RandomState>;
+/// What journals have and must not be replayed.
+#[derive(Default)]
+struct Sealed {
+    /// How far each series is sealed in each day.
+    through: HashMap<(SeriesId, Day), Position, foldhash::quality::RandomState>,
+    /// How far days were sealed that the retention took since.
+    unlinked: BTreeMap<Day, Position>,
+}
+
+impl Sealed {
+    fn has(&self, id: SeriesId, day: Day, position: Position) -> bool {
+        self.through.get(&(id, day)).is_some_and(|through| position <= *through)
+            || self.unlinked.get(&day).is_some_and(|through| position <= *through)
+    }
+}
 
 /// Refuses logs of which SQLite would silently drop what was acknowledged.
 pub fn check_logs(dir: &Path) -> Result<(), OpenStoreError> {
@@ -62,13 +75,13 @@ pub fn journals(shared: &Shared, journals: &[(u64, PathBuf)]) -> Result<HighMark
     let sealed_last = floor.unwrap_or(0) as u64;
     shared.journal_sealed.store(sealed_last, Ordering::SeqCst);
     let mut number_last = sealed_last;
-    let mut sealed = Sealed::default();
+    let mut sealed = Sealed { unlinked: unlinked::replayed_through(&shared.control)?, ..Sealed::default() };
     let oldest = journals.first().map_or(i64::MAX as u64, |(number, _)| journal::first_position(*number));
     for file in shared.days.all() {
         // Also where `control.db` was restored from an older backup: positions must go on above all that were sealed.
         number_last = number_last.max(journal::file_of(file.sealed_last()?));
         for (id, through) in file.sealed(oldest)? {
-            sealed.insert((id, file.day), through);
+            sealed.through.insert((id, file.day), through);
         }
     }
     let mut marks = HighMarks::default();
@@ -158,8 +171,7 @@ fn insert(index: &Index, sealed: &Sealed, position: Position, samples: &[(Series
         found.push(series);
     }
     for (series, (id, sample)) in found.into_iter().zip(samples) {
-        let through = sealed.get(&(*id, day_of(sample.t)));
-        if through.is_none_or(|through| *through < position) {
+        if !sealed.has(*id, day_of(sample.t), position) {
             series.head().insert(*sample, position);
         }
     }

@@ -15,6 +15,7 @@ use super::engine::{RetireError, Store};
 use super::head::Day;
 use super::journal::{self, Position};
 use super::rollup::Rolling;
+use super::unlinked::UnlinkDayError;
 use crate::series::Timestamp;
 
 /// Age at which a journal file is sealed whatever its heads hold: bounds the replay of a fleet that sends little.
@@ -43,8 +44,12 @@ pub struct Maintenance {
     pub(super) forget_due: bool,
     /// The day whose rollups are being built.
     pub(super) rolling: Option<Rolling>,
-    /// When rollups were last built of each day.
-    pub(super) rolled: BTreeMap<Day, Instant>,
+    /// When the building of each day's rollups was last begun.
+    pub(super) rolls: BTreeMap<Day, Instant>,
+    /// When each day was last compacted.
+    pub(super) compacted: BTreeMap<Day, Instant>,
+    /// The day that is about to be unlinked.
+    pub(super) closing: Option<Day>,
 }
 
 impl Maintenance {
@@ -57,7 +62,9 @@ impl Maintenance {
             shrunk: None,
             forget_due: false,
             rolling: None,
-            rolled: BTreeMap::new(),
+            rolls: BTreeMap::new(),
+            compacted: BTreeMap::new(),
+            closing: None,
         }
     }
 }
@@ -74,7 +81,10 @@ pub enum MaintainError {
     /// The control database.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The directory or a file of an expired day.
+    /// A day that the retention ended.
+    #[error(transparent)]
+    Unlink(#[from] UnlinkDayError),
+    /// The directory or a file of it.
     #[error("data directory cannot be maintained")]
     Directory(#[from] std::io::Error),
 }
@@ -93,7 +103,7 @@ impl Store {
         self.seal(force, &mut problems);
         problems.extend(self.retire_journals().err());
         self.expire(&mut maintenance, now, &mut problems);
-        problems.extend(self.compact_one(now).err());
+        problems.extend(self.compact_one(&mut maintenance, now).err());
         problems.extend(self.roll_one(&mut maintenance, now).err());
         for problem in &problems {
             warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
@@ -128,6 +138,7 @@ impl Store {
     /// Unlinks what the retention ended, one file of a kind at a time, and forgets series that have nothing left.
     fn expire(&self, maintenance: &mut Maintenance, now: Timestamp, problems: &mut Vec<MaintainError>) {
         let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        let closing = maintenance.closing.take();
         if is_due(maintenance.expired, EXPIRE_EVERY) {
             match self.expire_one(maintenance, now) {
                 Ok(true) => (maintenance.expired, maintenance.forget_due) = (Some(Instant::now()), true),
@@ -141,6 +152,10 @@ impl Store {
                 Ok(false) => {}
                 Err(error) => problems.push(error),
             }
+        }
+        if closing.is_some() && maintenance.closing.is_none() {
+            // It stays after all, and takes samples again.
+            self.shared.close_days(None);
         }
         if maintenance.forget_due {
             match self.forget_series() {

@@ -40,6 +40,7 @@ mod shared;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod unlinked;
 mod varint;
 pub mod verify;
 mod wal;
@@ -137,6 +138,8 @@ pub enum RefusedReason {
     Future,
     /// Older than the retention.
     TooOld,
+    /// In a day whose raw samples the retention took: there are only rollups of it, and nothing can be added to them.
+    Closed,
     /// There are `store.series_max` series.
     SeriesLimit,
     /// There are `store.series_per_source_max` series of its instance.

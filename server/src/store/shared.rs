@@ -1,5 +1,6 @@
 //! What the writer thread, sealing and queries share, and the limits at the door.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::mpsc;
 
 use super::days::Days;
+use super::head::{Day, day_of};
 use super::index::{Index, Series};
 use super::journal::{Position, first_position};
 use super::metadata::Metadata;
@@ -88,19 +90,23 @@ impl AppendError {
 }
 
 /// Instants that are accepted now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Allowed {
     from: Timestamp,
     to: Timestamp,
+    /// Days that take no samples any more.
+    closed: Arc<BTreeSet<Day>>,
 }
 
 impl Allowed {
     /// Why an instant is refused, `None` where it is not.
-    pub fn check(self, t: Timestamp) -> Option<RefusedReason> {
+    pub fn check(&self, t: Timestamp) -> Option<RefusedReason> {
         if t < self.from {
             Some(RefusedReason::TooOld)
         } else if t > self.to {
             Some(RefusedReason::Future)
+        } else if self.closed.last().is_some_and(|newest| day_of(t) <= *newest) && self.closed.contains(&day_of(t)) {
+            Some(RefusedReason::Closed)
         } else {
             None
         }
@@ -134,6 +140,8 @@ pub struct Shared {
     pub journal_kept: AtomicU64,
     /// End of the newest day that was unlinked, as far as this start knows.
     pub unlinked_before: AtomicI64,
+    /// Days that take no samples any more (`unlinked`).
+    pub closed: RwLock<Arc<BTreeSet<Day>>>,
     /// Every record up to this position is in the heads, whole.
     applied: AtomicU64,
     queue_batches: AtomicUsize,
@@ -157,6 +165,7 @@ impl Shared {
             journal_sealed: AtomicU64::new(0),
             journal_kept: AtomicU64::new(u64::MAX),
             unlinked_before: AtomicI64::new(i64::MIN),
+            closed: RwLock::default(),
             applied: AtomicU64::new(0),
             queue_batches: AtomicUsize::new(0),
             queue_weight: AtomicUsize::new(0),
@@ -242,7 +251,8 @@ impl Shared {
             None => 0,
             Some(retention) => now.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)).max(0),
         };
-        Allowed { from, to: now.saturating_add(future_ms_max) }
+        let closed = Arc::clone(&self.closed.read().unwrap_or_else(PoisonError::into_inner));
+        Allowed { from, to: now.saturating_add(future_ms_max), closed }
     }
 
     /// Finds each label set's series, making it where the limits leave room for one more; the limit that was met where not.

@@ -291,6 +291,7 @@ fn answer(shared: &Shared, prepared: Prepared) {
     for (reason, outcome) in [
         (RefusedReason::Future, "future"),
         (RefusedReason::TooOld, "too_old"),
+        (RefusedReason::Closed, "closed"),
         (RefusedReason::SeriesLimit, "series_limit"),
         (RefusedReason::SourceLimit, "source_limit"),
     ] {

@@ -2,12 +2,13 @@
 //! wait. The samples file notes where the building begins and when it is done; whoever changes its samples takes the note away, and
 //! the day is built anew. So a day with the note has rollups of just these samples, wherever a crash came.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
 use super::codec;
-use super::file::Built;
+use super::file::{Built, RollupFile};
 use super::row::{self, Row};
 use super::{LEVELS, Level};
 use crate::series::{Labels, Sample, Timestamp};
@@ -18,6 +19,7 @@ use crate::store::engine::Store;
 use crate::store::head::{DAY_MS, Day, merge};
 use crate::store::index::SeriesId;
 use crate::store::maintain::{MaintainError, Maintenance};
+use crate::telemetry;
 
 /// Longest time of building in one pass of maintenance.
 const PASS: Duration = Duration::from_millis(500);
@@ -26,13 +28,15 @@ const SLICE_SERIES: usize = 2_000;
 
 /// Rollups of a day are built when it has been over for this long: most late samples have come then.
 const ROLL_AFTER_MS: i64 = 6 * 3_600_000;
-/// Rollups of a day are built again for late samples once in this time at most, unless the day is to be unlinked.
+/// The building of a day's rollups is begun once in this time at most, whatever late samples do, unless the day is to be unlinked.
 const ROLL_EVERY: Duration = Duration::from_secs(3600);
 
 /// A day that is being built.
 #[derive(Debug)]
 pub struct Rolling {
     day: Day,
+    /// A file for each level, finest first.
+    targets: Vec<Arc<RollupFile>>,
     /// Series of the day by name, and how many are done.
     series: Vec<(SeriesId, Labels)>,
     done: usize,
@@ -49,8 +53,8 @@ impl Store {
     /// Whether the rollups of a day are those of its samples; so also where none are kept. The rollup files are asked, too: a level may
     /// have been switched on since, or a backup may have caught them half built.
     pub(in crate::store) fn is_rolled(&self, file: &DayFile) -> Result<bool, DayError> {
-        let state = |level: &Level| self.shared.rollups.get_or_create(*level, file.day).state(file.day);
-        let states: Vec<Option<Built>> = self.levels().iter().map(state).collect();
+        let state = |level: Level| self.shared.rollups.get(level, file.day)?.state(file.day);
+        let states: Vec<Option<Built>> = self.levels().into_iter().map(state).collect();
         if states.is_empty() || states.contains(&Some(Built::Closed)) {
             return Ok(true);
         }
@@ -64,30 +68,30 @@ impl Store {
 
     /// Goes on with the day that is being built, or begins with another one; says whether it is done.
     pub(in crate::store) fn roll(&self, rolling: &mut Option<Rolling>, day: Day) -> Result<bool, MaintainError> {
-        let levels = self.levels();
         let Some(file) = self.shared.days.get(day) else { return Ok(true) };
         let mut now = match rolling.take() {
             Some(now) if now.day == day && note(&file)? == Some(Note::Begun) => now,
-            _ => self.begin(&file, &levels)?,
+            _ => self.begin_rolling(&file)?,
         };
         let begun = Instant::now();
         while now.done < now.series.len() && begun.elapsed() < PASS {
             let slice = &now.series[now.done..now.series.len().min(now.done + SLICE_SERIES)];
-            self.roll_slice(&file, slice, &levels)?;
+            roll_slice(&file, slice, &now.targets)?;
             now.done += slice.len();
         }
         if now.done < now.series.len() {
             *rolling = Some(now);
             return Ok(false);
         }
-        for level in levels {
-            self.shared.rollups.get_or_create(level, day).finish(day, Built::Open)?;
+        for target in &now.targets {
+            target.finish(day, Built::Open)?;
         }
         put_note(&file, Note::Done)?;
+        telemetry::STORE_ROLLUP_BUILDS.with_label_values(&["done"]).inc();
         Ok(true)
     }
 
-    /// Goes on building, or begins with the oldest day that is due: over, compacted, and changed since its rollups were built.
+    /// Goes on building, or begins with a day that is due. What late samples spoilt is not begun again at once.
     pub(in crate::store) fn roll_one(
         &self,
         maintenance: &mut Maintenance,
@@ -96,80 +100,86 @@ impl Store {
         if self.levels().is_empty() {
             return Ok(());
         }
-        let mut next = maintenance.rolling.as_ref().map(|rolling| rolling.day);
+        if let Some(rolling) = &maintenance.rolling {
+            let is_going_on = match self.shared.days.get(rolling.day) {
+                Some(file) => note(&file)? == Some(Note::Begun),
+                None => false,
+            };
+            if !is_going_on {
+                maintenance.rolling = None;
+                telemetry::STORE_ROLLUP_BUILDS.with_label_values(&["spoilt"]).inc();
+            }
+        }
+        let day = match &maintenance.rolling {
+            Some(rolling) => Some(rolling.day),
+            None => self.day_to_roll(maintenance, now)?,
+        };
+        if let Some(day) = day {
+            self.roll(&mut maintenance.rolling, day)?;
+        }
+        Ok(())
+    }
+
+    /// The oldest day that is over, compacted, and changed since its rollups were built, unless they were begun a moment ago.
+    fn day_to_roll(&self, maintenance: &mut Maintenance, now: Timestamp) -> Result<Option<Day>, DayError> {
+        maintenance.rolls.retain(|_, at| at.elapsed() < ROLL_EVERY);
         for file in self.shared.days.all() {
-            if next.is_some() {
-                break;
-            }
             let is_over = (i64::from(file.day) + 1) * DAY_MS + ROLL_AFTER_MS < now;
-            let is_fresh = maintenance.rolled.get(&file.day).is_some_and(|at| at.elapsed() < ROLL_EVERY);
+            let is_fresh = maintenance.rolls.contains_key(&file.day);
             if is_over && !is_fresh && is_compacted(&file)? && !self.is_rolled(&file)? {
-                next = Some(file.day);
+                maintenance.rolls.insert(file.day, Instant::now());
+                return Ok(Some(file.day));
             }
         }
-        if let Some(day) = next
-            && self.roll(&mut maintenance.rolling, day)?
-        {
-            maintenance.rolled.retain(|day, _| self.shared.days.get(*day).is_some());
-            maintenance.rolled.insert(day, Instant::now());
-        }
-        Ok(())
+        Ok(None)
     }
 
-    /// Notes that the raw samples of a day go now.
-    pub(in crate::store) fn close_rolled(&self, day: Day) -> Result<(), DayError> {
-        for level in self.levels() {
-            self.shared.rollups.get_or_create(level, day).finish(day, Built::Closed)?;
-        }
-        Ok(())
-    }
-
-    fn begin(&self, file: &DayFile, levels: &[Level]) -> Result<Rolling, DayError> {
-        for level in levels {
-            self.shared.rollups.get_or_create(*level, file.day).begin(file.day)?;
-        }
+    /// Begins to build a day anew.
+    pub(in crate::store) fn begin_rolling(&self, file: &DayFile) -> Result<Rolling, DayError> {
+        let begin = |level| self.shared.rollups.begin(level, file.day);
+        let targets = self.levels().into_iter().map(begin).collect::<Result<_, _>>()?;
         put_note(file, Note::Begun)?;
         let mut series = file.series()?;
         series.sort_by(|a, b| a.1.name().cmp(b.1.name()).then(a.0.cmp(&b.0)));
         series.dedup_by_key(|(id, _)| *id);
-        Ok(Rolling { day: file.day, series, done: 0 })
+        telemetry::STORE_ROLLUP_BUILDS.with_label_values(&["begun"]).inc();
+        Ok(Rolling { day: file.day, targets, series, done: 0 })
     }
+}
 
-    fn roll_slice(&self, file: &DayFile, slice: &[(SeriesId, Labels)], levels: &[Level]) -> Result<(), DayError> {
-        let mut bodies: Vec<Vec<Vec<u8>>> = vec![Vec::with_capacity(slice.len()); levels.len()];
-        for (id, _) in slice {
-            let mut rows: Vec<Row> = Vec::new();
-            for (at, level) in levels.iter().enumerate() {
-                rows = if at == 0 {
-                    row::from_samples(&raw(file, *id)?, level.step_ms())
-                } else {
-                    row::from_rows(&rows, level.step_ms())
-                };
-                let refused = |error| file.failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
-                bodies[at].push(if rows.is_empty() { Vec::new() } else { codec::encode(&rows).map_err(refused)? });
-            }
+/// Builds the rows of some series, all of those of a metric next to each other.
+fn roll_slice(file: &DayFile, slice: &[(SeriesId, Labels)], targets: &[Arc<RollupFile>]) -> Result<(), DayError> {
+    let mut bodies: Vec<Vec<Vec<u8>>> = vec![Vec::with_capacity(slice.len()); targets.len()];
+    for (id, _) in slice {
+        let mut rows: Vec<Row> = Vec::new();
+        for (at, target) in targets.iter().enumerate() {
+            let step_ms = target.level.step_ms();
+            rows = if at == 0 { row::from_samples(&raw(file, *id)?, step_ms) } else { row::from_rows(&rows, step_ms) };
+            let refused = |error| file.failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
+            bodies[at].push(if rows.is_empty() { Vec::new() } else { codec::encode(&rows).map_err(refused)? });
         }
-        for (level, bodies) in levels.iter().zip(&bodies) {
-            let target = self.shared.rollups.get_or_create(*level, file.day);
-            target.write(|tx| {
-                let mut at = 0;
-                for metric in slice.chunk_by(|a, b| a.1.name() == b.1.name()) {
-                    let all: Vec<&Labels> = metric.iter().map(|(_, labels)| labels).collect();
-                    let numbers = target.number(tx, all[0].name(), &all)?;
-                    for (number, body) in numbers.into_iter().zip(&bodies[at..]) {
-                        if !body.is_empty() {
-                            tx.prepare_cached("INSERT OR REPLACE INTO rollup (key, body) VALUES (?1, ?2)")
-                                .and_then(|mut put| put.execute(params![target.key(number, file.day), body]))
-                                .map_err(|source| target.failed(source))?;
-                        }
-                    }
-                    at += metric.len();
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
     }
+    for (target, bodies) in targets.iter().zip(&bodies) {
+        target.write(|tx| {
+            let mut at = 0;
+            for metric in slice.chunk_by(|a, b| a.1.name() == b.1.name()) {
+                // A series that a deletion left nothing of is not listed.
+                let with_rows = || (at..).zip(metric).filter(|(at, _)| !bodies[*at].is_empty());
+                let all: Vec<&Labels> = with_rows().map(|(_, (_, labels))| labels).collect();
+                if let Some(first) = all.first() {
+                    let numbers = target.number(tx, first.name(), &all)?;
+                    for (number, (at, _)) in numbers.into_iter().zip(with_rows()) {
+                        tx.prepare_cached("INSERT OR REPLACE INTO rollup (key, body) VALUES (?1, ?2)")
+                            .and_then(|mut put| put.execute(params![target.key(number, file.day), bodies[at]]))
+                            .map_err(|source| target.failed(source))?;
+                    }
+                }
+                at += metric.len();
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// All samples of a series and day, as a query would see them.

@@ -115,7 +115,7 @@ impl RollupFile {
         DayError::Damaged { path: self.path.clone(), what, key, source }
     }
 
-    /// Begins to build a day: what there is of it goes.
+    /// Begins to build a day: what there is of it goes, and series that have nothing else.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -128,10 +128,29 @@ impl RollupFile {
                     let mask = (1i64 << DAY_BITS) - 1;
                     tx.execute("DELETE FROM rollup WHERE key & ?1 = ?2", [mask, self.key(0, day)])?;
                 }
-                tx.execute("INSERT OR REPLACE INTO built (day, done) VALUES (?1, 0)", [day])
+                tx.execute("INSERT OR REPLACE INTO built (day, done) VALUES (?1, 0)", [day])?;
+                Ok(known.is_some())
             };
-            begin().map(drop).map_err(|source| self.failed(source))
-        })
+            let is_again = begin().map_err(|source| self.failed(source))?;
+            if is_again { self.unlist_bare(tx) } else { Ok(()) }
+        })?;
+        self.built.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
+        Ok(())
+    }
+
+    /// Takes series without rows off the lists: they may have been deleted since their rows were built.
+    fn unlist_bare(&self, tx: &Transaction<'_>) -> Result<(), DayError> {
+        let mut bare = Vec::new();
+        let mut has_rows = tx
+            .prepare("SELECT EXISTS (SELECT 1 FROM rollup WHERE key BETWEEN ?1 AND ?2)")
+            .map_err(|source| self.failed(source))?;
+        for (number, labels) in self.matching(tx, &[Vec::new()])? {
+            let keys = [number << DAY_BITS, (number + 1) << DAY_BITS];
+            if !has_rows.query_row([keys[0], keys[1] - 1], |row| row.get(0)).map_err(|source| self.failed(source))? {
+                bare.push((number, labels));
+            }
+        }
+        self.unlist(tx, &bare)
     }
 
     /// Notes that a day is whole.
@@ -276,7 +295,7 @@ impl Rollups {
         let rollups = Rollups { dir: dir.to_owned(), files: RwLock::default() };
         let listed = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
         for (level, first) in listed.filter_map(|entry| parse_name(entry.file_name().to_str()?)) {
-            let file = rollups.get_or_create(level, first);
+            let file = Arc::new(rollups.file(level, first));
             let built = file.write(|tx| {
                 let failed = |source| file.failed(source);
                 let mut statement = tx.prepare("SELECT day, done FROM built WHERE done > 0").map_err(failed)?;
@@ -285,19 +304,50 @@ impl Rollups {
                 days.and_then(Iterator::collect).map_err(failed)
             })?;
             *file.built.write().unwrap_or_else(PoisonError::into_inner) = built;
+            rollups.files.write().unwrap_or_else(PoisonError::into_inner).insert((level, first), file);
         }
         Ok(rollups)
     }
 
-    /// The file that holds a day, made where it is missing.
-    pub fn get_or_create(&self, level: Level, day: Day) -> Arc<RollupFile> {
-        let first = level.file_of(day);
+    /// The file that holds a day, where there is one.
+    pub fn get(&self, level: Level, day: Day) -> Option<Arc<RollupFile>> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).get(&(level, level.file_of(day))).cloned()
+    }
+
+    /// Begins to build a day, in the file that holds it; the file is made where it is missing, and listed once it is on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(&self, level: Level, day: Day) -> Result<Arc<RollupFile>, DayError> {
+        let file = self.get(level, day).unwrap_or_else(|| Arc::new(self.file(level, level.file_of(day))));
+        file.begin(day)?;
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let file = files.entry((level, first)).or_insert_with(|| {
-            let path = self.dir.join(name(level, first));
-            Arc::new(RollupFile { level, first, path, built: RwLock::default(), readers: Mutex::default() })
-        });
-        Arc::clone(file)
+        Ok(Arc::clone(files.entry((level, file.first)).or_insert(file)))
+    }
+
+    fn file(&self, level: Level, first: Day) -> RollupFile {
+        let path = self.dir.join(name(level, first));
+        RollupFile { level, first, path, built: RwLock::default(), readers: Mutex::default() }
+    }
+
+    /// Notes that the raw samples of a day are gone.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn close_day(&self, day: Day) -> Result<(), DayError> {
+        for file in LEVELS.into_iter().filter_map(|level| self.get(level, day)) {
+            if file.state(day) == Some(Built::Open) {
+                file.finish(day, Built::Closed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Days whose raw samples are gone.
+    pub fn closed_days(&self) -> BTreeSet<Day> {
+        let all = self.all();
+        let built = all.iter().flat_map(|file| file.built());
+        built.filter(|(_, built)| *built == Built::Closed).map(|(day, _)| day).collect()
     }
 
     /// All files, by level, oldest first.

@@ -7,4 +7,5 @@ mod deletion;
 mod engine;
 mod golden;
 mod rollups;
+mod unlinked;
 mod world;
