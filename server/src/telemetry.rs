@@ -10,9 +10,13 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
-/// Queries of the Prometheus API by outcome: `ok`, the API's error types, `refused`.
+/// Queries of the Prometheus API by outcome: `ok`, the API's error types (`canceled`: the client left), `refused`.
 pub static QUERIES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_queries_total", "Queries by outcome.", &["outcome"]));
+
+/// Evaluations for the Prometheus API that run now.
+pub static QUERIES_ACTIVE: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_queries_active", "Queries that are being evaluated."));
 
 /// Queries and requests for series that a limit refused or ended, by the limit's key in the config.
 pub static QUERY_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {

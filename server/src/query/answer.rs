@@ -9,9 +9,10 @@ use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid, StepRange, Stream, is_absent};
 use crate::query::functions::filled;
 use crate::query::limits::Limits;
+use crate::query::matching::is_about_metric;
 use crate::query::source::Source;
 use crate::query::stats::{Clock, Stats};
-use crate::series::{Labels, NAME, Sample, Timestamp};
+use crate::series::{Labels, Sample, Timestamp};
 
 /// The result of a query.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,14 +177,14 @@ fn instant_samples(streams: Vec<Stream>, at: Timestamp) -> Result<Vec<InstantSam
 }
 
 fn final_labels(labels: Labels, drop_name: bool) -> Labels {
-    if drop_name { labels.without(|name| name == NAME) } else { labels }
+    if drop_name { labels.without(is_about_metric) } else { labels }
 }
 
 /// Drops names where the values are no longer of that metric, and merges series that became alike.
 fn finish(mut streams: Vec<Stream>) -> Result<Vec<Stream>, QueryError> {
     for stream in &mut streams {
         if stream.drop_name {
-            stream.labels = stream.labels.without(|name| name == NAME);
+            stream.labels = stream.labels.without(is_about_metric);
             stream.drop_name = false;
         }
     }

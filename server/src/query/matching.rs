@@ -13,6 +13,12 @@ pub(super) fn braced(labels: &Labels) -> String {
     format!("{{{}}}", pairs.join(", "))
 }
 
+/// Whether a label tells of the metric and not of what is measured: the name and, from senders with Prometheus'
+/// `type-and-unit-labels`, the type and the unit. They go together when a value is no longer that metric.
+pub(super) fn is_about_metric(label: &str) -> bool {
+    matches!(label, NAME | "__type__" | "__unit__")
+}
+
 /// The labels that decide which group a series belongs to.
 #[derive(Clone, Copy)]
 enum Key<'a> {
@@ -20,6 +26,8 @@ enum Key<'a> {
     Of(&'a [String]),
     /// All but these and the metric's name.
     Without(&'a [String]),
+    /// All but these and what is about the metric.
+    Unmatched(&'a [String]),
 }
 
 impl Key<'_> {
@@ -28,6 +36,7 @@ impl Key<'_> {
         match self {
             Key::Of(labels) => listed(labels),
             Key::Without(labels) => name != NAME && !listed(labels),
+            Key::Unmatched(labels) => !is_about_metric(name) && !listed(labels),
         }
     }
 
@@ -39,10 +48,12 @@ impl Key<'_> {
         };
         match self {
             Key::Of(names) => names.iter().for_each(|name| put(labels.get(name).unwrap_or(""))),
-            Key::Without(_) => labels.iter().filter(|(name, _)| self.has(name)).for_each(|(name, value)| {
-                put(name);
-                put(value);
-            }),
+            Key::Without(_) | Key::Unmatched(_) => {
+                labels.iter().filter(|(name, _)| self.has(name)).for_each(|(name, value)| {
+                    put(name);
+                    put(value);
+                });
+            }
         }
     }
 }
@@ -55,7 +66,7 @@ impl<'a> From<&'a Grouping> for Key<'a> {
 
 impl<'a> From<&'a Matching> for Key<'a> {
     fn from(matching: &'a Matching) -> Key<'a> {
-        if matching.on { Key::Of(&matching.labels) } else { Key::Without(&matching.labels) }
+        if matching.on { Key::Of(&matching.labels) } else { Key::Unmatched(&matching.labels) }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::query::{Cancel, DoorLimits, Limits};
-use crate::telemetry::QUERIES;
+use crate::telemetry::{QUERIES, QUERIES_ACTIVE};
 
 use super::json::Failure;
 
@@ -33,6 +33,35 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Counts a client that leaves before its turn.
+struct Waiting {
+    counts: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.counts {
+            QUERIES.with_label_values(&["canceled"]).inc();
+        }
+    }
+}
+
+/// An evaluation that is shown as active.
+struct Active;
+
+impl Active {
+    fn begin() -> Active {
+        QUERIES_ACTIVE.inc();
+        Active
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        QUERIES_ACTIVE.dec();
+    }
+}
+
 impl Gate {
     pub(super) fn new(door: DoorLimits) -> Gate {
         // More than this many permits no semaphore gives out.
@@ -54,20 +83,25 @@ impl Gate {
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
             return Err(self.refused("concurrent_max", "too many queries wait; try again later"));
         };
+        let mut waiting = Waiting { counts: true };
         let patience = self.door.queue_timeout.min(limits.timeout);
-        let Ok(Ok(running)) = timeout(patience, Arc::clone(&self.running).acquire_owned()).await else {
+        let turn = timeout(patience, Arc::clone(&self.running).acquire_owned()).await;
+        waiting.counts = false;
+        let Ok(Ok(running)) = turn else {
             return Err(self.refused("queue_timeout", "query timed out in query queue"));
         };
         let _left = CancelOnDrop(limits.cancel.clone());
         let done = spawn_blocking(move || {
-            // The places are held until the thread is free again, whether or not anybody still listens.
-            let _places = (admitted, running);
-            work(&limits)
+            // The places are held until the thread is free again, whether or not anybody still listens, and so is the count.
+            let _places = (admitted, running, Active::begin());
+            let result: Result<T, Failure> = work(&limits).map_err(Into::into);
+            QUERIES.with_label_values(&[result.as_ref().err().map_or("ok", |failure| failure.kind)]).inc();
+            result
         });
-        let result = done.await.map_err(|_| Failure { kind: "internal", text: "the evaluation panicked".to_owned() });
-        let result = result.and_then(|result| result.map_err(Into::into));
-        QUERIES.with_label_values(&[result.as_ref().err().map_or("ok", |failure| failure.kind)]).inc();
-        result
+        done.await.unwrap_or_else(|_| {
+            QUERIES.with_label_values(&["internal"]).inc();
+            Err(Failure { kind: "internal", text: "the evaluation panicked".to_owned() })
+        })
     }
 
     fn refused(&self, key: &'static str, text: &str) -> Failure {

@@ -151,7 +151,7 @@ async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
 
 #[tokio::test]
 async fn trees_federation_and_exemplars_have_their_shapes() {
-    get("/api/v1/parse_query?query=up%2B1", expect![[r#"200 {"status":"success","data":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"+","rhs":{"type":"numberLiteral","val":"1"},"type":"binaryExpr"}}"#]]).await;
+    get("/api/v1/parse_query?query=up%2B1", expect![[r#"200 {"status":"success","data":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"offsetExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"matching":null,"op":"+","rhs":{"type":"numberLiteral","val":"1"},"type":"binaryExpr"}}"#]]).await;
     get("/api/v1/parse_query?query=up%2B", expect![[r#"400 {"error":"invalid parameter \"query\": 1:4: parse error: unexpected end of input","errorType":"bad_data","status":"error"}"#]]).await;
     get(
         "/federate?match[]=up",

@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::query::ast::{Aggregate, At, Binary, Call, Edges, Expr, Group, Selector, Subquery};
+use crate::query::ast::{
+    Aggregate, At, Binary, Call, DurationExpr, DurationNode, Edges, Expr, Group, Range, Selector, Subquery,
+};
 use crate::query::{self, Type};
 use crate::series::{MatchOp, Matcher, NAME};
 
@@ -14,8 +16,8 @@ pub(super) fn tree(expr: &Expr) -> Value {
         Expr::Text(text) => json!({ "type": "stringLiteral", "val": text }),
         Expr::Paren(inner) => json!({ "type": "parenExpr", "expr": tree(inner) }),
         Expr::Negate(inner) => json!({ "type": "unaryExpr", "op": "-", "expr": tree(inner) }),
-        Expr::Selector(one) => selector("vectorSelector", one, None),
-        Expr::Range(range) => selector("matrixSelector", &range.selector, Some(range.range_ms)),
+        Expr::Selector(one) => selector("vectorSelector", one),
+        Expr::Range(range) => of_range(range),
         Expr::Subquery(subquery) => of_subquery(subquery),
         Expr::Call(call) => of_call(call),
         Expr::Aggregate(aggregate) => of_aggregate(aggregate),
@@ -31,7 +33,7 @@ fn literal(value: f64) -> String {
     format!("{value}")
 }
 
-fn selector(kind: &str, selector: &Selector, range_ms: Option<i64>) -> Value {
+fn selector(kind: &str, selector: &Selector) -> Value {
     let name = selector.metric().unwrap_or_default();
     // Prometheus lists the name after the matchers in braces.
     let is_name =
@@ -39,20 +41,46 @@ fn selector(kind: &str, selector: &Selector, range_ms: Option<i64>) -> Value {
     let (named, rest): (Vec<&Matcher>, Vec<&Matcher>) = selector.matchers.iter().partition(is_name);
     let matchers: Vec<Value> = rest.into_iter().chain(named).map(matcher).collect();
     let (timestamp, start_or_end) = at(selector.at);
-    let mut node = json!({
+    json!({
         "type": kind,
         "name": name,
         "offset": selector.offset_ms,
+        "offsetExpr": computed(selector.offset_expr.as_ref()),
         "matchers": matchers,
         "timestamp": timestamp,
         "startOrEnd": start_or_end,
         "anchored": selector.edges == Edges::Anchored,
         "smoothed": selector.edges == Edges::Smoothed,
-    });
-    if let Some(range_ms) = range_ms {
-        node["range"] = range_ms.into();
-    }
+    })
+}
+
+fn of_range(range: &Range) -> Value {
+    let mut node = selector("matrixSelector", &range.selector);
+    node["range"] = range.range_ms.into();
+    node["rangeExpr"] = computed(range.range_expr.as_ref());
     node
+}
+
+/// A duration that is computed once the query's steps are known; its number of milliseconds is 0 until then.
+fn computed(expr: Option<&DurationExpr>) -> Value {
+    let Some(expr) = expr else { return Value::Null };
+    let of = |op: &str, lhs: Option<&DurationExpr>, rhs: Option<&DurationExpr>| json!({ "type": "durationExpr", "op": op, "lhs": computed(lhs), "rhs": computed(rhs), "wrapped": false });
+    match &expr.node {
+        DurationNode::Seconds { value, is_duration } => {
+            json!({ "type": "numberLiteral", "val": literal(*value), "duration": is_duration })
+        }
+        DurationNode::Step => of("step", None, None),
+        DurationNode::Range => of("range", None, None),
+        DurationNode::Negate(inner) => of("-", None, Some(inner)),
+        DurationNode::Paren(inner) => {
+            let mut node = computed(Some(inner));
+            node["wrapped"] = true.into();
+            node
+        }
+        DurationNode::Min(a, b) => of("min_of", Some(a), Some(b)),
+        DurationNode::Max(a, b) => of("max_of", Some(a), Some(b)),
+        DurationNode::Binary(op, a, b) => of(&op.to_string(), Some(a), Some(b)),
+    }
 }
 
 fn matcher(matcher: &Matcher) -> Value {
@@ -86,8 +114,11 @@ fn of_subquery(subquery: &Subquery) -> Value {
         "type": "subquery",
         "expr": tree(&subquery.expr),
         "range": subquery.range_ms,
+        "rangeExpr": computed(subquery.range_expr.as_ref()),
         "offset": subquery.offset_ms,
+        "offsetExpr": computed(subquery.offset_expr.as_ref()),
         "step": subquery.step_ms.unwrap_or(0),
+        "stepExpr": computed(subquery.step_expr.as_ref()),
         "timestamp": timestamp,
         "startOrEnd": start_or_end,
     })
@@ -174,33 +205,52 @@ mod tests {
         check(
             "-foo",
             &expect![[
-                r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"op":"-","type":"unaryExpr"}"#
+                r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"offsetExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"op":"-","type":"unaryExpr"}"#
             ]],
         );
         check(
             r#"foo{a=~"b.*",c!="d"} offset 5m @ end()"#,
             &expect![[
-                r#"{"anchored":false,"matchers":[{"name":"a","type":"=~","value":"b.*"},{"name":"c","type":"!=","value":"d"},{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":300000,"smoothed":false,"startOrEnd":"end","timestamp":null,"type":"vectorSelector"}"#
+                r#"{"anchored":false,"matchers":[{"name":"a","type":"=~","value":"b.*"},{"name":"c","type":"!=","value":"d"},{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":300000,"offsetExpr":null,"smoothed":false,"startOrEnd":"end","timestamp":null,"type":"vectorSelector"}"#
             ]],
         );
         check(
             "rate(foo[1m] @ 2)",
             &expect![[
-                r#"{"args":[{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"range":60000,"smoothed":false,"startOrEnd":null,"timestamp":2000,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"}"#
+                r#"{"args":[{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"offsetExpr":null,"range":60000,"rangeExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":2000,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"}"#
             ]],
         );
         check(
             "vector(1)[1h:5m]",
             &expect![[
-                r#"{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"offset":0,"range":3600000,"startOrEnd":null,"step":300000,"timestamp":null,"type":"subquery"}"#
+                r#"{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"offset":0,"offsetExpr":null,"range":3600000,"rangeExpr":null,"startOrEnd":null,"step":300000,"stepExpr":null,"timestamp":null,"type":"subquery"}"#
             ]],
         );
         check(
             "topk by (a) (3, foo)",
             &expect![[
-                r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"grouping":["a"],"op":"topk","param":{"type":"numberLiteral","val":"3"},"type":"aggregation","without":false}"#
+                r#"{"expr":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"foo"}],"name":"foo","offset":0,"offsetExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"grouping":["a"],"op":"topk","param":{"type":"numberLiteral","val":"3"},"type":"aggregation","without":false}"#
             ]],
         );
+    }
+
+    #[test]
+    fn computed_durations_stand_as_trees_beside_a_zero() {
+        let tree = tree(&parse("foo[(5m + step()) * 2:max_of(1m, 30)] offset -range()").unwrap());
+        let parts = ["range", "rangeExpr", "step", "stepExpr", "offset", "offsetExpr"].map(|key| tree[key].to_string());
+        let number = |text: &str| {
+            let is_duration = text.len() > 1 && text != "30";
+            format!(r#"{{"duration":{is_duration},"type":"numberLiteral","val":"{text}"}}"#)
+        };
+        let of = |op: &str, lhs: &str, rhs: &str, wrapped: bool| {
+            format!(r#"{{"lhs":{lhs},"op":"{op}","rhs":{rhs},"type":"durationExpr","wrapped":{wrapped}}}"#)
+        };
+        let step = of("step", "null", "null", false);
+        let sum = of("+", &number("300"), &step, true);
+        assert_eq!(parts[..2], ["0".to_owned(), of("*", &sum, &number("2"), false)]);
+        assert_eq!(parts[2..4], ["0".to_owned(), of("max_of", &number("60"), &number("30"), false)]);
+        assert_eq!(parts[4..], ["0".to_owned(), of("-", "null", &of("range", "null", "null", false), false)]);
+        assert_eq!(super::tree(&parse("foo[5m]").unwrap())["rangeExpr"], Value::Null);
     }
 
     #[test]

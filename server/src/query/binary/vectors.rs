@@ -10,8 +10,8 @@ use crate::query::ast::{Binary, Group, Matching};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Grid, Stream, is_absent};
-use crate::query::matching::{Groups, braced};
-use crate::series::{Labels, NAME};
+use crate::query::matching::{Groups, braced, is_about_metric};
+use crate::series::Labels;
 
 use super::{drops_name, element};
 
@@ -172,7 +172,7 @@ impl Pairing<'_> {
         let drop_name = drops_name(self.binary) && !self.binary.op.is_comparison();
         let one_to_one = *group == Group::OneToOne;
         let kept = many.without(|name| {
-            (drop_name && name == NAME) || (one_to_one && if *on { !listed(name) } else { listed(name) })
+            (drop_name && is_about_metric(name)) || (one_to_one && if *on { !listed(name) } else { listed(name) })
         });
         match group {
             Group::OneToOne => kept,

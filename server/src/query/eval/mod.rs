@@ -21,8 +21,10 @@ use crate::query::source::{Note, Source};
 use grid::{Frame, Grid, Stream};
 use meter::Meter;
 
-/// Warnings and infos kept of one query; Prometheus shows ten.
-const NOTES_MAX: usize = 10;
+/// Warnings and infos shown of one query, as Prometheus does.
+const NOTES_SHOWN: usize = 10;
+/// Warnings and infos kept of one query to tell how many are not shown; those beyond are not counted.
+const NOTES_MAX: usize = 1000;
 
 /// One evaluation: its source, its limits and what it has used of them.
 pub(crate) struct Evaluator<'a> {
@@ -148,7 +150,7 @@ impl<'a> Evaluator<'a> {
 
     /// Warnings and infos, in this order.
     pub(crate) fn into_notes(self) -> (Vec<String>, Vec<String>) {
-        (self.warnings.into_inner().into_iter().collect(), self.infos.into_inner().into_iter().collect())
+        (shown(self.warnings.into_inner(), "warning"), shown(self.infos.into_inner(), "info"))
     }
 }
 
@@ -157,6 +159,16 @@ fn note(notes: &RefCell<BTreeSet<String>>, text: String) {
     if notes.len() < NOTES_MAX {
         notes.insert(text);
     }
+}
+
+/// The first notes and how many more there are.
+fn shown(notes: BTreeSet<String>, kind: &str) -> Vec<String> {
+    let omitted = notes.len().saturating_sub(NOTES_SHOWN);
+    let mut shown: Vec<String> = notes.into_iter().take(NOTES_SHOWN).collect();
+    if omitted > 0 {
+        shown.push(format!("{omitted} more {kind} annotations omitted"));
+    }
+    shown
 }
 
 fn negate(frame: Frame) -> Result<Frame, QueryError> {

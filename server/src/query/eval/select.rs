@@ -19,6 +19,9 @@ use super::pieces::in_pieces;
 /// Step of a subquery that names none; Prometheus takes its evaluation interval, which is a minute by default.
 const SUBQUERY_STEP_MS: i64 = 60_000;
 
+/// Samples in windows of one series after which it is asked whether to go on.
+const LOOK_AFTER: u64 = 1 << 14;
+
 /// Series with the samples of all windows of a range expression.
 pub(crate) struct Windows {
     pub(crate) series: Vec<WindowSeries>,
@@ -140,6 +143,9 @@ impl Slide<'_> {
             found |= value.is_some();
             values.push(value.unwrap_or(ABSENT));
             work += within.len() as u64 + 1;
+            if work > LOOK_AFTER {
+                self.meter.worked(std::mem::take(&mut work))?;
+            }
             if counts {
                 self.meter.counter.count((!for_all).then_some(step), within.len() as u64);
             }

@@ -9,7 +9,7 @@ use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{ABSENT, Frame, Grid, Stream};
 use crate::query::matching::braced;
-use crate::series::{Labels, Matcher, NAME};
+use crate::series::{Labels, MatchOp, Matcher, NAME};
 
 use super::arg;
 
@@ -19,8 +19,6 @@ const IDENTIFYING: [&str; 2] = ["instance", "job"];
 /// What to add: from which metrics, and which of their labels.
 struct Wanted<'a> {
     names: Vec<Matcher>,
-    /// No name was given and there are conditions on labels: then series of that name are no exception.
-    spares_none: bool,
     /// Conditions on labels; where there are none, all labels are wanted.
     labels: Vec<&'a Matcher>,
 }
@@ -32,9 +30,7 @@ type Described = HashMap<(String, Labels), Vec<Option<usize>>>;
 pub(super) fn call(evaluator: &Evaluator<'_>, call: &Call, grid: &Grid) -> Result<Frame, QueryError> {
     let base = evaluator.vector(arg(call, 0)?, grid)?;
     let wanted = wanted(call.args.get(1));
-    let is_info = |stream: &Stream| {
-        !wanted.spares_none && wanted.names.iter().any(|name| name.matches_value(stream.labels.name()))
-    };
+    let is_info = |stream: &Stream| wanted.names.iter().all(|name| name.matches_value(stream.labels.name()));
     let (infos, enriched): (Vec<Stream>, Vec<Stream>) = base.into_iter().partition(is_info);
     let written = match identities(&enriched) {
         Some(identities) => evaluator.sample_times(&selector(&wanted, identities, arg(call, 0)?), grid)?,
@@ -75,31 +71,36 @@ fn wanted(labels: Option<&Expr>) -> Wanted<'_> {
     };
     let (names, labels): (Vec<&Matcher>, Vec<&Matcher>) = matchers.iter().partition(|matcher| matcher.name == NAME);
     let mut names: Vec<Matcher> = names.into_iter().cloned().collect();
-    let spares_none = names.is_empty() && !labels.is_empty();
+    let names_some = |matcher: &Matcher| matches!(matcher.op, MatchOp::Equal(_) | MatchOp::Regex(_));
     if names.is_empty() {
         names.push(Matcher::equal(NAME, "target_info"));
+    } else if !names.iter().any(names_some) {
+        // All metrics but some are not all info metrics.
+        names.extend(Matcher::regex(NAME, ".+_info", false));
     }
-    Wanted { names, spares_none, labels }
+    Wanted { names, labels }
 }
 
 fn identity(labels: &Labels) -> Labels {
     labels.without(|name| !IDENTIFYING.contains(&name))
 }
 
-/// The values of the identifying labels that occur; nothing where none does.
+/// The values of the identifying labels that occur, the empty one where some series have the label and others not; nothing
+/// where none occurs.
 fn identities(streams: &[Stream]) -> Option<BTreeMap<&'static str, BTreeSet<String>>> {
     let mut values: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
     for stream in streams {
         for name in IDENTIFYING {
-            if let Some(value) = stream.labels.get(name) {
-                values.entry(name).or_default().insert(value.to_owned());
-            }
+            let value = stream.labels.get(name).unwrap_or_default();
+            values.entry(name).or_default().insert(value.to_owned());
         }
     }
+    values.retain(|_, values| values.iter().any(|value| !value.is_empty()));
     (!values.is_empty()).then_some(values)
 }
 
-/// Selects the info series at the time that the series themselves are from.
+/// Selects the info series at the time that the series themselves are from. Prometheus looks at the step's time for info samples
+/// that are not newer than the end of the range less the offset, so that its answer depends on where the range ends.
 fn selector(wanted: &Wanted<'_>, identities: BTreeMap<&'static str, BTreeSet<String>>, of: &Expr) -> Selector {
     let mut matchers = wanted.names.clone();
     matchers.extend(wanted.labels.iter().map(|matcher| (*matcher).clone()));
