@@ -1,5 +1,6 @@
 //! A backup of a store that runs: every database copied by SQLite itself, so that each is whole, in an order that keeps them true
-//! together. It holds every sample that was acknowledged before it began, and may hold later ones. It never changes a database.
+//! together. It holds every sample that was acknowledged before it began, and may hold later ones; nothing that was deleted before is in
+//! it. While it is taken heads are sealed and journals unlinked; nothing else of the store changes, and it never changes a database itself.
 //!
 //! Files are copied one after the other into a temporary one, because reading a database of ours past SQLite would drop SQLite's
 //! locks on it in this process.
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
@@ -21,6 +23,9 @@ use crate::series::Timestamp;
 const STAGED: &str = "backup.tmp";
 /// Pages copied by one step: all of them, under one snapshot.
 const STEP_PAGES: i32 = i32::MAX;
+/// Longest time of a backup. Nothing is unlinked, merged or deleted meanwhile, so a reader that is slow without end would fill the disk; at
+/// the speed of one old disk this is 4 TB.
+const LASTS_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// Why a backup failed. The store goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +69,19 @@ impl Store {
     pub fn backup(&self, made_at: Timestamp, out: &mut dyn Write) -> Result<(), BackupError> {
         let dir = &self.shared.dir;
         let staged = Staged { path: dir.join(STAGED) };
-        let mut archive = ArchiveWriter::new(out, made_at)?;
+        let mut out = Limited { out, begun: Instant::now(), lasts_max: LASTS_MAX };
+        let mut archive = ArchiveWriter::new(&mut out, made_at)?;
         self.shared.write_metadata();
-        // While maintenance rests no journal is unlinked, so agents' marks and acknowledged samples are caught together.
-        let resting = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let _rest = Rest { store: self };
+        let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        // From now until the end, so that what is copied late fits what was copied early: no day goes before it is copied, none is cut
+        // after its journals were, and no file drops the notes that keep journals of the backup from being replayed.
+        maintenance.is_resting = true;
+        // Under the lock no journal is unlinked either, so agents' marks and acknowledged samples are caught together.
         let control = dir.join("control.db");
         self.stage(&staged, &control, &sqlite::open_reader(&control).map_err(failed(&control))?)?;
         let journals = snapshots(dir)?;
-        drop(resting);
+        drop(maintenance);
         staged.send(&mut archive, &control)?;
         for (path, connection) in &journals {
             self.stage(&staged, path, connection)?;
@@ -83,13 +93,7 @@ impl Store {
             if path == control || is_journal(&path) {
                 continue;
             }
-            let connection = match sqlite::open_reader(&path) {
-                Ok(connection) => connection,
-                // Retention unlinked it a moment ago.
-                Err(_) if !path.exists() => continue,
-                Err(source) => return Err(BackupError::Copy { path, source }),
-            };
-            self.stage(&staged, &path, &connection)?;
+            self.stage(&staged, &path, &sqlite::open_reader(&path).map_err(failed(&path))?)?;
             staged.send(&mut archive, &path)?;
         }
         Ok(archive.finish()?)
@@ -101,6 +105,39 @@ impl Store {
             return Err(BackupError::NoRoom { dir: self.shared.dir.clone(), path: path.to_owned(), bytes });
         }
         staged.copy(connection).map_err(failed(path))
+    }
+}
+
+/// Lets maintenance go on.
+struct Rest<'a> {
+    store: &'a Store,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.store.maintenance.lock().unwrap_or_else(PoisonError::into_inner).is_resting = false;
+    }
+}
+
+/// Passes on for a limited time.
+struct Limited<'a> {
+    out: &'a mut dyn Write,
+    begun: Instant,
+    lasts_max: Duration,
+}
+
+impl Write for Limited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.begun.elapsed() > self.lasts_max {
+            let hours = self.lasts_max.as_secs() / 3600;
+            let why = format!("a backup may last {hours} hours, because the store rests meanwhile; read it faster");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -159,7 +196,7 @@ impl Staged {
         let mut to = Connection::open(&self.path)?;
         to.execute_batch("PRAGMA synchronous = OFF;")?;
         let backup = Backup::new(from, &mut to)?;
-        backup.run_to_completion(STEP_PAGES, std::time::Duration::ZERO, None)
+        backup.run_to_completion(STEP_PAGES, Duration::ZERO, None)
     }
 
     fn send(&self, archive: &mut ArchiveWriter<'_>, path: &Path) -> io::Result<()> {
@@ -175,5 +212,21 @@ impl Drop for Staged {
         if let Err(error) = sqlite::unlink(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a temporary file of the backup stays until the next start");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_without_end_is_cut_off() {
+        let mut taken = Vec::new();
+        let mut out = Limited { out: &mut taken, begun: Instant::now(), lasts_max: LASTS_MAX };
+        out.write_all(b"one").unwrap();
+        out.begun = Instant::now().checked_sub(Duration::from_millis(2)).unwrap();
+        out.lasts_max = Duration::from_millis(1);
+        assert_eq!(out.write_all(b"two").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(taken, b"one");
     }
 }

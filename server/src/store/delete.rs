@@ -3,7 +3,7 @@
 //! nothing back; what is accepted later has a later position and stays. Nothing is acknowledged before all days are synced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rusqlite::{Transaction, params};
 
@@ -12,7 +12,7 @@ use super::days::{DayError, DayFile, chunk_keys, decode_series, put_series, touc
 use super::engine::Store;
 use super::head::{DAY_MS, Day, day_of};
 use super::index::{Series, SeriesId};
-use super::maintain::MaintainError;
+use super::maintain::{MaintainError, Maintenance};
 use super::seal::{SLICE_SERIES, encode_failed};
 use crate::query::source::TimeRange;
 use crate::series::{Labels, Matcher};
@@ -21,6 +21,11 @@ use crate::telemetry;
 /// Why samples were not deleted, or not all. Those of days that were done are gone; deleting again does the rest.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteError {
+    /// A backup is being taken.
+    #[error(
+        "a backup is being taken, and what it copies must not change, so not all samples were deleted; delete again when it is done"
+    )]
+    Resting,
     /// What memory holds could not be brought to disk.
     #[error("samples in memory cannot be sealed, so not all were deleted; delete again")]
     Seal(#[source] MaintainError),
@@ -55,14 +60,14 @@ impl Store {
         for slice in found.chunks(SLICE_SERIES) {
             deleted.chunks += self.delete_slice(slice, range)?;
         }
-        let _one = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.changing()?;
         self.delete_rolled(any_of, range)?;
         telemetry::STORE_DELETIONS.inc();
         Ok(deleted)
     }
 
     fn delete_slice(&self, slice: &[Arc<Series>], range: TimeRange) -> Result<u64, DeleteError> {
-        let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut maintenance = self.changing()?;
         let mut problems = Vec::new();
         self.seal_all(slice, &mut problems);
         if let Some(problem) = problems.pop() {
@@ -88,13 +93,19 @@ impl Store {
         Ok(chunks)
     }
 
+    /// Maintenance's turn, to change samples; not while a backup is taken.
+    fn changing(&self) -> Result<MutexGuard<'_, Maintenance>, DeleteError> {
+        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        if maintenance.is_resting { Err(DeleteError::Resting) } else { Ok(maintenance) }
+    }
+
     /// Compacts every day that was written to since it was compacted, and so gives back the room of what was deleted.
     ///
     /// # Errors
-    /// A file could not be rewritten; it stays as it was.
+    /// A backup is being taken, or a file could not be rewritten; it stays as it was.
     pub fn compact_all(&self) -> Result<(), MaintainError> {
         for file in self.shared.days.all() {
-            let _one = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one = self.changing().map_err(|_| MaintainError::Resting)?;
             self.compact(&file)?;
         }
         Ok(())

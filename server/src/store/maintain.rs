@@ -50,6 +50,8 @@ pub struct Maintenance {
     pub(super) compacted: BTreeMap<Day, Instant>,
     /// The day that is about to be unlinked.
     pub(super) closing: Option<Day>,
+    /// Whether a backup is being taken: heads are sealed and journals unlinked, and nothing else is changed.
+    pub(super) is_resting: bool,
 }
 
 impl Maintenance {
@@ -65,6 +67,7 @@ impl Maintenance {
             rolls: BTreeMap::new(),
             compacted: BTreeMap::new(),
             closing: None,
+            is_resting: false,
         }
     }
 }
@@ -81,6 +84,9 @@ pub enum MaintainError {
     /// The control database.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A backup is being taken.
+    #[error("a backup is being taken, and what it copies must not change; ask again when it is done")]
+    Resting,
     /// A day that the retention ended.
     #[error(transparent)]
     Unlink(#[from] UnlinkDayError),
@@ -91,7 +97,7 @@ pub enum MaintainError {
 
 impl Store {
     /// One pass: seals what is due, unlinks journals whose samples are sealed and days that the retention ended, merges a day that
-    /// is over. Blocks on disk; call it every few seconds from a thread that may block. Returns what failed.
+    /// is over. While a backup is taken it only seals and unlinks journals. Blocks on disk; call it every few seconds from a thread that may block. Returns what failed.
     pub fn maintain(&self, now: Timestamp) -> Vec<MaintainError> {
         let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
@@ -102,18 +108,21 @@ impl Store {
         });
         self.seal(force, &mut problems);
         problems.extend(self.retire_journals().err());
-        self.expire(&mut maintenance, now, &mut problems);
-        problems.extend(self.compact_one(&mut maintenance, now).err());
-        problems.extend(self.roll_one(&mut maintenance, now).err());
+        if !maintenance.is_resting {
+            self.expire(&mut maintenance, now, &mut problems);
+            problems.extend(self.compact_one(&mut maintenance, now).err());
+            problems.extend(self.roll_one(&mut maintenance, now).err());
+        }
         for problem in &problems {
             warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
         }
         problems
     }
 
-    /// Seals and compacts all there is and unlinks all journals. For measurements, backups and a slow, complete stop.
+    /// Seals and compacts all there is and unlinks all journals. For measurements and a slow, complete stop. While a backup is taken
+    /// nothing is compacted.
     pub fn flush(&self) -> Vec<MaintainError> {
-        let _one = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
         self.shared.write_metadata();
         let before = self.shared.active_journal();
@@ -128,8 +137,8 @@ impl Store {
         }
         self.seal(Position::MAX, &mut problems);
         problems.extend(self.retire_journals().err());
-        for file in self.shared.days.all() {
-            problems.extend(self.compact(&file).err().map(Into::into));
+        for file in self.shared.days.all().iter().filter(|_| !maintenance.is_resting) {
+            problems.extend(self.compact(file).err().map(Into::into));
         }
         problems.extend(self.shared.control.fold_log().err().map(Into::into));
         problems

@@ -15,7 +15,7 @@ use tracing::info;
 use super::json::Failure;
 use super::params::Params;
 use crate::api::auth::Identity;
-use crate::store::Store;
+use crate::store::{DeleteError, MaintainError, Store};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -48,7 +48,10 @@ async fn delete_series(
     let by = caller.map(|Extension(identity)| format!("{identity:?}")).unwrap_or_default();
     admin
         .change(move |store| {
-            let deleted = store.delete(&any_of, range).map_err(|error| chain(&error))?;
+            let deleted = store.delete(&any_of, range).map_err(|error| {
+                let kind = if matches!(error, DeleteError::Resting) { "unavailable" } else { "internal" };
+                Failure { kind, text: chain(&error) }
+            })?;
             let (series, chunks) = (deleted.series, deleted.chunks);
             info!(%by, ?any_of, from = range.from, to = range.to, series, chunks, "samples were deleted");
             Ok(())
@@ -58,14 +61,18 @@ async fn delete_series(
 
 /// Answers once the room of deleted samples is given back. There are no tombstones here; the name is Prometheus'.
 async fn clean_tombstones(State(admin): State<Admin>) -> Result<Response, Failure> {
-    admin.change(|store| store.compact_all().map_err(|error| chain(&error))).await
+    let failed = |error: MaintainError| {
+        let kind = if matches!(error, MaintainError::Resting) { "unavailable" } else { "internal" };
+        Failure { kind, text: chain(&error) }
+    };
+    admin.change(move |store| store.compact_all().map_err(failed)).await
 }
 
 impl Admin {
     /// Runs a change to its end on a thread that may block, also when the client leaves.
     async fn change(
         &self,
-        change: impl FnOnce(&Store) -> Result<(), String> + Send + 'static,
+        change: impl FnOnce(&Store) -> Result<(), Failure> + Send + 'static,
     ) -> Result<Response, Failure> {
         let Ok(permit) = Arc::clone(&self.one).try_acquire_owned() else {
             let text = "another deletion or cleaning is going on; ask again when it is done".to_owned();
@@ -79,7 +86,7 @@ impl Admin {
         });
         match done.await {
             Ok(Ok(())) => Ok(StatusCode::NO_CONTENT.into_response()),
-            Ok(Err(text)) => Err(Failure { kind: "internal", text }),
+            Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure { kind: "unavailable", text: "the server is stopping".to_owned() }),
         }
     }

@@ -1,14 +1,18 @@
-//! A store's backup while it works, and its restore: everything acknowledged is in it, and nothing is touched by a bad one.
+//! A store's backup while it works, and its restore: everything acknowledged is in it, nothing that was deleted, and nothing is touched
+//! by a bad one.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use super::rollups::{DAY, FIRST, expire, fill, kept_for, value};
+use super::world::{World, open_with};
 use crate::query::source::{Source, TimeRange};
-use crate::series::{Labels, Sample, Timestamp};
+use crate::series::{Labels, Matcher, Sample, Timestamp};
 use crate::store::restore::{RestoreError, restore};
-use crate::store::{Batch, OpenStoreError, Store, StoreOptions};
+use crate::store::{Batch, DeleteError, OpenStoreError, Store, StoreOptions};
 
 const NOW: Timestamp = 1_790_000_000_000;
 const ALL: TimeRange = TimeRange { from: 0, to: i64::MAX };
@@ -169,4 +173,91 @@ fn what_stood_there_is_moved_aside_and_a_cut_off_restore_is_seen() {
     assert!(matches!(open(from.path()), Err(OpenStoreError::RestoreUnfinished { .. })));
     restore(&file, from.path(), true, NOW + 1, &|_| Ok(())).unwrap();
     assert!(open(from.path()).is_ok());
+}
+
+/// Takes a backup, and does something to the store when an entry of a number begins: what a slow reader leaves time for.
+struct Between<'a> {
+    taken: Vec<u8>,
+    entries: usize,
+    at: usize,
+    act: &'a dyn Fn(),
+}
+
+impl Write for Between<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if bytes.len() == 512 && bytes[257..262] == *b"ustar" {
+            if self.entries == self.at {
+                (self.act)();
+            }
+            self.entries += 1;
+        }
+        self.taken.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const SUM: &str = "sum(sum_over_time(m[1d]))";
+
+/// A day that is rolled and due to go, one that is not rolled, and journals: of the second day, and of what was deleted from it.
+fn busy() -> World {
+    let world = World::new(kept_for(2));
+    fill(&world);
+    assert!(world.store.flush().is_empty());
+    assert!(world.store.maintain(FIRST + DAY + DAY / 2).is_empty());
+    for (n, day) in [(3, 0), (4, 1), (5, 1)] {
+        let samples: Vec<(i64, f64)> = (0..400).map(|i| (FIRST + day * DAY + i * 60_000, i as f64)).collect();
+        world.append_at(n, &samples, FIRST + 2 * DAY);
+    }
+    world.store.delete(&[vec![Matcher::equal("n", "5")]], ALL).unwrap();
+    world
+}
+
+#[test]
+fn whatever_maintenance_does_between_two_files_of_a_backup_it_is_that_of_one_moment() {
+    let mut at = 0;
+    loop {
+        let mut world = busy();
+        let ends = [FIRST + DAY - 1, FIRST + 2 * DAY - 1];
+        let answers = |world: &World| ends.map(|end| value(world, SUM, end));
+        let (held, before) = (contents(&world.store), answers(&world));
+        let store = Arc::clone(&world.store);
+        let act = || {
+            for now in [FIRST + 2 * DAY + DAY / 2, FIRST + 4 * DAY, FIRST + 4 * DAY] {
+                assert!(store.maintain(now).is_empty());
+            }
+            let deleted = store.delete(&[vec![Matcher::equal("n", "1")]], ALL);
+            // The first entry is written before anything is copied.
+            assert_eq!(matches!(deleted, Err(DeleteError::Resting)), at > 0, "{deleted:?}");
+            assert!(store.flush().is_empty());
+            assert_eq!(store.compact_all().is_err(), at > 0);
+        };
+        let mut out = Between { taken: Vec::new(), entries: 0, at, act: &act };
+        world.store.backup(NOW, &mut out).unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let file = files.path().join("b");
+        std::fs::write(&file, out.taken).unwrap();
+        world.reopen();
+        assert!(world.store.delete(&[vec![]], TimeRange { from: 0, to: 1 }).is_ok(), "it rests no more");
+        let (held, before) = if at > 0 { (held, before) } else { (contents(&world.store), answers(&world)) };
+        restore(&file, files.path(), false, NOW, &|_| Ok(())).unwrap();
+        world.store = open_with(files.path(), kept_for(2));
+        world.dir = files;
+        assert_eq!(contents(&world.store), held, "entry {at} of {}", out.entries);
+        assert_eq!(answers(&world), before, "entry {at}");
+        // The days and their rollups fit each other.
+        expire(&mut world, FIRST + 5 * DAY);
+        let rolled = answers(&world);
+        for (rolled, raw) in rolled.iter().zip(before) {
+            assert!((rolled - raw).abs() < 1e-6 * raw || raw.is_nan(), "entry {at}: {rolled}, raw {raw}");
+        }
+        if at + 1 == out.entries {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 6, "{at} entries are too few to race with");
 }
