@@ -13,52 +13,65 @@ use petrel_tests::crash::{DATA, WORD, put, record, recorder, scratch};
 use petrel_tests::dice::{Dice, setting};
 use petrel_tests::process::program;
 
-/// Batches sent by each lane in one recorded run.
+/// Steps of each lane in one recorded run.
 const BATCHES: u64 = 14;
 
 /// How much likelier a step is taken after which files have other names.
 const NAMES_WEIGHT: u64 = 6;
 
-/// What every lane had sent and what was acknowledged at a step; numbers below these.
+/// How far every lane had come at a step: numbers below these.
 #[derive(Debug, Clone, Default)]
 struct Word {
-    sent: BTreeMap<u64, u64>,
-    acked: BTreeMap<u64, u64>,
+    said: BTreeMap<(String, u64), u64>,
 }
 
 impl Word {
     fn hear(&mut self, text: &[u8]) {
         for line in String::from_utf8_lossy(text).lines() {
             let mut parts = line.split(' ');
-            let (what, mut number) = (parts.next(), || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0u64));
+            let what = parts.next().unwrap_or_default().to_owned();
+            let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0u64);
             let (lane, next) = (number(), number() + 1);
-            if what == Some("acked") {
-                self.acked.insert(lane, next)
-            } else {
-                self.sent.insert(lane, next)
-            };
+            self.said.insert((what, lane), next);
         }
     }
 
-    fn of(&self, lane: u64) -> (u64, u64) {
-        let of = |which: &BTreeMap<u64, u64>| which.get(&lane).copied().unwrap_or(0);
-        (of(&self.acked), of(&self.sent))
+    fn of(&self, what: &str, lane: u64) -> u64 {
+        self.said.get(&(what.to_owned(), lane)).copied().unwrap_or(0)
+    }
+
+    /// Steps that are over: their batches were acknowledged and what they delete was deleted.
+    fn done(&self, lane: u64) -> u64 {
+        self.of("done", lane)
+    }
+
+    /// Batches that were acknowledged.
+    fn stored(&self, lane: u64) -> u64 {
+        self.of("stored", lane)
+    }
+
+    /// Batches that were sent.
+    fn sent(&self, lane: u64) -> u64 {
+        self.of("sent", lane)
     }
 }
 
-/// A store's contents after each number of batches of each lane, so that no step computes them anew.
+/// A store's contents after each number of steps of each lane, so that no crash computes them anew.
 struct Expected {
     seed: u64,
     after: Vec<Vec<Content>>,
 }
 
 impl Expected {
-    fn new(seed: u64, batches: u64) -> Expected {
+    fn new(seed: u64, steps: u64) -> Expected {
         let lane = |lane| {
             let mut content = Content::new();
             let mut after = vec![content.clone()];
-            for number in 0..batches {
+            for number in 0..steps {
                 workload::learn(&mut content, &workload::batch(seed, lane, number));
+                if let Some(deletion) = workload::deletion(seed, lane, number) {
+                    workload::forget(&mut content, lane, &deletion);
+                }
                 after.push(content.clone());
             }
             after
@@ -66,29 +79,53 @@ impl Expected {
         Expected { seed, after: (0..LANES).map(lane).collect() }
     }
 
+    fn after(&self, lane: u64, steps: u64) -> &Content {
+        &self.after[lane as usize][steps as usize]
+    }
+
+    /// Checks what a crash left of a lane; returns how many of its steps are done. A deletion that was cut off has deleted a part
+    /// of what it deletes, and nothing else; it is done again, as whoever asked for it would.
+    fn check_lane(&self, store: &Store, lane: u64, word: &Word) -> u64 {
+        let (done, stored, sent) = (word.done(lane), word.stored(lane), word.sent(lane));
+        let found = workload::stored(store, lane);
+        if found == *self.after(lane, sent) {
+            return sent;
+        }
+        if stored == done && found == *self.after(lane, done) {
+            return done;
+        }
+        let told = format!("lane {lane}, {done} steps done, {stored} batches acknowledged, {sent} sent");
+        let wanted = self.after(lane, done);
+        assert!(
+            sent > done && workload::deletion(self.seed, lane, done).is_some(),
+            "{told}: {}",
+            difference(wanted, &found)
+        );
+        let mut with_batch = wanted.clone();
+        workload::learn(&mut with_batch, &workload::batch(self.seed, lane, done));
+        let (with_batch, found, after) = (flat(&with_batch), flat(&found), flat(self.after(lane, sent)));
+        let part = |small: &Flat, large: &Flat| small.iter().all(|(at, v)| large.get(at) == Some(v));
+        assert!(part(&found, &with_batch), "{told}: a deletion that was cut off made samples");
+        assert!(part(&after, &found), "{told}: a deletion that was cut off took what it does not delete");
+        workload::delete(store, self.seed, lane, done);
+        assert!(workload::stored(store, lane) == *self.after(lane, sent), "{told}: a deletion done again leaves some");
+        sent
+    }
+
     /// Opens a store on what a crash left and checks it; `full` also lets it work on and looks again.
     fn check(&self, dir: &Path, word: &Word, full: bool) {
         let store = workload::open(dir);
-        let mut has = Vec::new();
-        for lane in 0..LANES {
-            let (acked, sent) = word.of(lane);
-            let found = workload::stored(&store, lane);
-            let matching = (acked..=sent).find(|n| self.after[lane as usize][*n as usize] == found);
-            has.push(matching.unwrap_or_else(|| {
-                let wanted = &self.after[lane as usize][acked as usize];
-                panic!("lane {lane}, {acked} batches acknowledged of {sent} sent: {}", difference(wanted, &found));
-            }));
-        }
-        let (acked, sent) = word.of(LOGS);
+        let mut has: Vec<u64> = (0..LANES).map(|lane| self.check_lane(&store, lane, word)).collect();
+        let (stored, sent) = (word.stored(LOGS), word.sent(LOGS));
         let logs = workload::stored_logs(&store);
-        assert!((acked..=sent).contains(&logs), "{logs} batches of log lines, {acked} acknowledged, {sent} sent");
+        assert!((stored..=sent).contains(&logs), "{logs} batches of log lines, {stored} acknowledged, {sent} sent");
         if !full {
             return;
         }
         for lane in (0..=LOGS).filter(|lane| workload::mark(*lane, 0).is_some()) {
-            let (acked, _) = word.of(lane);
-            if acked > 0 {
-                assert!(workload::send(&store, self.seed, lane, acked - 1), "lane {lane}: its mark was lost");
+            let stored = word.stored(lane);
+            if stored > 0 {
+                assert!(workload::send(&store, self.seed, lane, stored - 1), "lane {lane}: its mark was lost");
             }
         }
         drop(store);
@@ -101,7 +138,11 @@ impl Expected {
             let store = workload::open(dir);
             self.same(&store, has, when);
             for (lane, has) in (0..LANES).zip(&mut *has) {
-                assert!(!workload::send(&store, self.seed, lane, *has), "lane {lane} {when}: a mark without its batch");
+                let is_known = workload::send(&store, self.seed, lane, *has);
+                // A deletion may have left what was there before the batch.
+                let deletes = workload::deletion(self.seed, lane, *has).is_some();
+                assert!(!is_known || deletes, "lane {lane} {when}: a mark without its batch");
+                workload::delete(&store, self.seed, lane, *has);
                 *has += 1;
             }
             self.same(&store, has, when);
@@ -117,16 +158,19 @@ impl Expected {
 
     fn same(&self, store: &Store, has: &[u64], when: &str) {
         for (lane, has) in (0..LANES).zip(has) {
-            let (wanted, found) = (&self.after[lane as usize][*has as usize], workload::stored(store, lane));
+            let (wanted, found) = (self.after(lane, *has), workload::stored(store, lane));
             assert!(*wanted == found, "lane {lane} {when}: {}", difference(wanted, &found));
         }
     }
 }
 
+type Flat = BTreeMap<(String, i64), u64>;
+
+fn flat(content: &Content) -> Flat {
+    content.iter().flat_map(|(name, of)| of.iter().map(|(t, v)| ((name.clone(), *t), *v))).collect()
+}
+
 fn difference(wanted: &Content, found: &Content) -> String {
-    let flat = |content: &Content| -> BTreeMap<(String, i64), u64> {
-        content.iter().flat_map(|(name, of)| of.iter().map(|(t, v)| ((name.clone(), *t), *v))).collect()
-    };
     let (wanted, found) = (flat(wanted), flat(found));
     let lost: Vec<_> = wanted.iter().filter(|(at, _)| !found.contains_key(*at)).collect();
     let made: Vec<_> = found.iter().filter(|(at, _)| !wanted.contains_key(*at)).collect();
@@ -153,8 +197,8 @@ fn recorded(library: &Path, start: &Files, word: &Word, seed: u64, count: u64) -
     let mut command = Command::new(program("store_workload"));
     command.arg(root.join(DATA)).arg(root.join(WORD)).arg(seed.to_string());
     command.arg(count.to_string());
-    // What was sent and not acknowledged is sent again, as senders do.
-    command.args((0..=LOGS).map(|lane| word.of(lane).0.to_string()));
+    // Steps that are not done are taken again, as senders do.
+    command.args((0..=LOGS).map(|lane| word.done(lane).to_string()));
     record(&mut command, library, &root)
 }
 

@@ -1,5 +1,5 @@
-//! The store against a plain map: whatever is appended in whatever shape, sealed, merged, flushed, closed or cut off, a query
-//! gives what the map has, bit for bit. Short here; `tests/long model` makes thousands of cases.
+//! The store against a plain map: whatever is appended in whatever shape, deleted, sealed, merged, flushed, expired, closed or cut
+//! off, a query gives what the map has, bit for bit. Short here; `tests/long model` makes thousands of cases.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,12 +37,29 @@ enum Shape {
     Stale,
 }
 
+/// Whose samples are deleted.
+#[derive(Debug, Clone)]
+enum Whose {
+    One(u8),
+    Either(u8, u8),
+    NotOf(u8),
+    Named(u8),
+    All,
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Append {
         series: Vec<(u8, Shape)>,
         mark: Option<u64>,
     },
+    Delete {
+        whose: Whose,
+        from: Timestamp,
+        to: Timestamp,
+    },
+    /// Gives back the room of what was deleted.
+    Compact,
     /// Hours pass.
     Wait(i64),
     Maintain,
@@ -70,11 +87,34 @@ fn shape() -> impl Strategy<Value = Shape> {
     prop_oneof![6 => run, 4 => scattered, 1 => (0..BEGIN / 1000, bits()).prop_map(|(t, v)| Shape::Late(t * 1000, v)), 1 => Just(Shape::Stale)]
 }
 
+fn delete() -> impl Strategy<Value = Action> {
+    let whose = prop_oneof![
+        4 => (0u8..6).prop_map(Whose::One),
+        2 => (0u8..6, 0u8..6).prop_map(|(a, b)| Whose::Either(a, b)),
+        1 => (0u8..6).prop_map(Whose::NotOf),
+        1 => (0u8..2).prop_map(Whose::Named),
+        1 => Just(Whose::All),
+    ];
+    // The times of `Scattered` and those of a day after; some ranges have no end, some take one instant.
+    let slots = (0i64..380, prop_oneof![4 => 0i64..200, 1 => Just(0)]);
+    let range = prop_oneof![
+        8 => slots.prop_map(|(slot, length)| {
+            let from = BEGIN + DAY_MS - slot * 900_000;
+            (from, from + length * 900_000)
+        }),
+        1 => (0i64..280).prop_map(|slot| (BEGIN - slot * 900_000, i64::MAX)),
+        1 => (0i64..280).prop_map(|slot| (i64::MIN, BEGIN - slot * 900_000)),
+    ];
+    (whose, range).prop_map(|(whose, (from, to))| Action::Delete { whose, from, to })
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let append = (prop::collection::vec((0u8..6, shape()), 1..5), prop::option::of(1u64..15))
         .prop_map(|(series, mark)| Action::Append { series, mark });
     prop_oneof![
         10 => append,
+        3 => delete(),
+        1 => Just(Action::Compact),
         2 => (1i64..20).prop_map(Action::Wait),
         3 => Just(Action::Maintain),
         1 => Just(Action::Flush),
@@ -97,6 +137,22 @@ impl Shape {
             }
             Shape::Late(t, bits) => vec![of_bits(&(*t, *bits))],
             Shape::Stale => vec![Sample::stale(now)],
+        }
+    }
+}
+
+impl Whose {
+    /// Any of these lists.
+    fn matchers(&self) -> Vec<Vec<Matcher>> {
+        let one = |n: &u8| vec![Matcher::equal("series", &n.to_string())];
+        match self {
+            Whose::One(n) => vec![one(n)],
+            Whose::Either(a, b) => vec![one(a), one(b)],
+            Whose::NotOf(n) => {
+                vec![vec![Matcher { name: "series".to_owned(), op: MatchOp::NotEqual(n.to_string()) }]]
+            }
+            Whose::Named(n) => vec![vec![Matcher::equal("__name__", &format!("m{n}"))]],
+            Whose::All => vec![vec![]],
         }
     }
 }
@@ -134,6 +190,16 @@ impl Pair {
     fn act(&mut self, action: &Action) {
         match action {
             Action::Append { series, mark } => self.append(series, *mark),
+            Action::Delete { whose, from, to } => {
+                let any_of = whose.matchers();
+                self.store.delete(&any_of, TimeRange { from: *from, to: *to }).expect("samples can be deleted");
+                for (n, kept) in &mut self.map {
+                    if any_of.iter().any(|all| all.iter().all(|matcher| matcher.matches(&labels(*n)))) {
+                        kept.retain(|t, _| t < from || t > to);
+                    }
+                }
+            }
+            Action::Compact => self.store.compact_all().expect("days can be compacted"),
             Action::Wait(hours) => self.now += hours * HOUR_MS,
             Action::Maintain => {
                 let problems = self.store.maintain(self.now);

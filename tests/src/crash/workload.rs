@@ -1,5 +1,6 @@
 //! What the recorded process does to a store, made from a seed, so that whoever checks the wreck knows what was sent.
-//! Each lane sends batches of its own series, one after the other; beside them one thread seals, merges and flushes.
+//! Each lane takes steps, one after the other: a batch of its own series, after some of them a deletion. Beside them one thread seals,
+//! merges and flushes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -64,13 +65,16 @@ pub fn value(dice: &mut Dice) -> f64 {
     }
 }
 
+fn labels(lane: u64, series: u64) -> Labels {
+    Labels::new([("__name__", "m".to_owned()), ("lane", lane.to_string()), ("series", series.to_string())])
+}
+
 /// The batch of this number in a lane.
 pub fn batch(seed: u64, lane: u64, number: u64) -> Batch {
     let mut dice = Dice::new(seed, lane << 32 | number);
     let series = (0..=dice.below(4)).map(|_| {
         let which = dice.below(SERIES_PER_LANE);
-        let labels =
-            Labels::new([("__name__", "m".to_owned()), ("lane", lane.to_string()), ("series", which.to_string())]);
+        let labels = labels(lane, which);
         let recent = NOW - 20 * HOUR_MS + number as i64 * HOUR_MS / 4;
         let samples = match dice.below(4) {
             // Late and repeated: coarse times over three days, in any order.
@@ -86,6 +90,35 @@ pub fn batch(seed: u64, lane: u64, number: u64) -> Batch {
         (labels, samples)
     });
     Batch { series: series.collect(), mark: mark(lane, number), ..Batch::default() }
+}
+
+/// Samples that a lane deletes: of all its series or of one.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// What the series must fulfil.
+    pub matchers: Vec<Matcher>,
+    /// From when to when.
+    pub range: TimeRange,
+}
+
+/// What a lane deletes after the batch of this number.
+pub fn deletion(seed: u64, lane: u64, number: u64) -> Option<Deletion> {
+    let mut dice = Dice::new(seed, 1 << 62 | lane << 32 | number);
+    if lane == LOGS || !dice.once_in(3) {
+        return None;
+    }
+    let mut matchers = vec![Matcher::equal("lane", &lane.to_string())];
+    if dice.once_in(2) {
+        matchers.push(Matcher::equal("series", &dice.below(SERIES_PER_LANE).to_string()));
+    }
+    // Some end inside days, chunks and heads; some take whole days.
+    let from = NOW - 60 * HOUR_MS + dice.below(240) as i64 * 900_000;
+    let range = match dice.below(6) {
+        0 => TimeRange { from: 0, to: i64::MAX },
+        1 => TimeRange { from: 0, to: from },
+        _ => TimeRange { from, to: from + dice.below(160) as i64 * 900_000 },
+    };
+    Some(Deletion { matchers, range })
 }
 
 /// The log lines of this number.
@@ -112,6 +145,18 @@ pub fn learn(content: &mut Content, batch: &Batch) {
     }
 }
 
+/// Takes out what a deletion deletes.
+pub fn forget(content: &mut Content, lane: u64, deletion: &Deletion) {
+    for series in 0..SERIES_PER_LANE {
+        let labels = labels(lane, series);
+        let Some(samples) = content.get_mut(&labels.to_string()) else { continue };
+        if deletion.matchers.iter().all(|matcher| matcher.matches(&labels)) {
+            samples.retain(|t, _| *t < deletion.range.from || *t > deletion.range.to);
+        }
+    }
+    content.retain(|_, samples| !samples.is_empty());
+}
+
 /// What a store has of a lane.
 pub fn stored(store: &Store, lane: u64) -> Content {
     let all = TimeRange { from: 0, to: i64::MAX };
@@ -135,8 +180,8 @@ pub fn stored_logs(store: &Store) -> u64 {
     batches.len() as u64
 }
 
-/// Works on the store of `dir`: sends `count` batches of every lane from the lane's own number on, writing each send and
-/// acknowledgement to `word`.
+/// Works on the store of `dir`: takes `count` steps of every lane from the lane's own number on, writing to `word` when the batch of
+/// each is sent and stored, and when the step is done.
 pub fn work(dir: &Path, word: &Path, seed: u64, from: [u64; LANES_ALL], count: u64) {
     let store = open(dir);
     let word = Arc::new(File::options().create(true).append(true).open(word).expect("the test's folder is writable"));
@@ -167,7 +212,9 @@ pub fn work(dir: &Path, word: &Path, seed: u64, from: [u64; LANES_ALL], count: u
                         }
                         say("sent", lane, number);
                         send(store, seed, lane, number);
-                        say("acked", lane, number);
+                        say("stored", lane, number);
+                        delete(store, seed, lane, number);
+                        say("done", lane, number);
                     }
                 })
             })
@@ -214,4 +261,11 @@ pub fn send(store: &Store, seed: u64, lane: u64, number: u64) -> bool {
         .unwrap_or_else(|e| panic!("{}", chain(&e)));
     assert!(committed.refused.is_empty(), "{:?}", committed.refused);
     committed.duplicate
+}
+
+/// Deletes what a lane deletes after a batch.
+pub fn delete(store: &Store, seed: u64, lane: u64, number: u64) {
+    if let Some(Deletion { matchers, range }) = deletion(seed, lane, number) {
+        store.delete(&[matchers], range).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
 }

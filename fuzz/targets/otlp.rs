@@ -1,0 +1,4 @@
+//! OTLP metrics and logs, decompressed: an answer or an error, never a panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| petrel_tests::hostile::knock_otlp(bytes));

@@ -1,0 +1,4 @@
+//! Queries: parsed, printed, evaluated: an answer or an error, never a panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| petrel_tests::hostile::knock_promql(bytes));
