@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::api::auth::{Policy, Tokens};
 use crate::api::write::{RawWriteLimits, WriteLimits};
 use crate::decide::engine::{RawRulesConfig, RulesConfig};
+use crate::memory::{MemoryMax, RawMemoryMax};
 use crate::notify::{NotifyConfig, RawNotifyConfig};
 use crate::predict::{PredictConfig, RawPredictConfig};
 use crate::query::{QueryOptions, RawQueryOptions};
@@ -47,6 +48,9 @@ pub struct RawConfig {
     pub tls: Option<TlsFiles>,
     /// Files with tokens.
     pub auth: AuthFiles,
+    /// Most memory of the server: a size such as `4GiB`, a share of what the machine has or the control group may take, or `off`.
+    /// Near it no series are added, at it no queries are answered; known series, rules and alerts go on.
+    pub memory_max: RawMemoryMax,
     /// How samples are kept.
     pub store: RawStoreOptions,
     /// Where samples are kept beside this machine.
@@ -163,6 +167,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// What is asked of callers; always tokens off loopback.
     pub policy: Policy,
+    /// Most memory of the server.
+    pub memory_max: MemoryMax,
     /// How samples are kept.
     pub store: StoreOptions,
     /// Where samples are kept beside this machine.
@@ -226,6 +232,7 @@ impl Config {
         if let (Some(listen), Some(policy)) = (&listen, &policy) {
             problems.keep(guard_network(*listen, tls.as_ref(), policy));
         }
+        let memory_max = problems.keep(raw.memory_max.check());
         let mut store = raw.store;
         if let Some(retention) = overrides.retention {
             store.retention = retention;
@@ -256,6 +263,7 @@ impl Config {
                 listen: listen?,
                 tls,
                 policy: policy?,
+                memory_max: memory_max?,
                 store: store?,
                 remote: remote?,
                 query: query?,
@@ -417,6 +425,7 @@ mod tests {
         let text = include_str!("../../deploy/petrel.example.yaml");
         let example: RawConfig = yaml::read(Path::new("petrel.example.yaml"), text).unwrap();
         assert_eq!(example.listen.as_deref(), Some(LISTEN_DEFAULT));
+        assert_eq!(example.memory_max, RawMemoryMax::default());
         assert_eq!(example.store, RawStoreOptions::default());
         assert_eq!(example.engine, RawEngine::default());
         assert_eq!(example.query, RawQueryOptions::default());

@@ -12,6 +12,7 @@ pub mod config;
 pub mod console;
 pub mod decide;
 pub mod ingest;
+pub mod memory;
 pub mod notify;
 pub mod own_metrics;
 pub mod predict;

@@ -9,7 +9,7 @@ use prometheus::{Encoder, TextEncoder};
 
 use crate::series::{Labels, NAME, Sample, Timestamp};
 use crate::store::{Batch, StoreStats};
-use crate::telemetry;
+use crate::{memory, telemetry};
 
 /// `/metrics` in Prometheus' text format.
 pub fn router() -> Router {
@@ -33,7 +33,7 @@ pub fn measure(store: StoreStats) {
     telemetry::STORE_DISK_BYTES.set(store.disk_bytes as i64);
     telemetry::STORE_DISK_BYTES_FREE.set(store.disk_bytes_free as i64);
     telemetry::STORE_DISK_BYTES_RESERVED.set(i64::try_from(store.disk_bytes_reserved).unwrap_or(i64::MAX));
-    telemetry::RESIDENT_BYTES.set(resident_bytes().unwrap_or(0));
+    telemetry::RESIDENT_BYTES.set(memory::used_bytes().map_or(0, |bytes| bytes as i64));
 }
 
 /// Every counter and gauge as a sample at `now`.
@@ -52,12 +52,4 @@ pub fn batch(instance: &str, now: Timestamp) -> Batch {
         }
     }
     batch
-}
-
-/// `VmRSS` of `/proc/self/status`, which is in KiB.
-fn resident_bytes() -> Option<i64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: i64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib << 10)
 }

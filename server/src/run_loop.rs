@@ -8,7 +8,7 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use petrel_agent::error_chain::chain;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertEngine;
 use crate::decide::verdict::{Effect as VerdictEffect, Event as VerdictEvent, VerdictBook};
 use crate::ingest::presence::Presence;
+use crate::memory::{self, Level};
 use crate::notify::Notifier;
 use crate::own_metrics;
 use crate::predict::Ledger;
@@ -183,6 +184,37 @@ impl Watch {
             let batch = verdicts.batch(now);
             drop(verdicts);
             keep(&self.store, batch, now);
+        }
+    }
+}
+
+/// The server's memory against its limit.
+pub struct MemoryWatch {
+    /// `memory_max` in bytes.
+    pub bytes_max: u64,
+    /// What is told to store, too.
+    pub store: Arc<Store>,
+    /// Who is told.
+    pub level: watch::Sender<Level>,
+}
+
+impl MemoryWatch {
+    /// One look.
+    pub fn tick(&mut self) {
+        let Some(used_bytes) = memory::used_bytes() else { return };
+        let before = *self.level.borrow();
+        let level = before.next(used_bytes, self.bytes_max);
+        if level == before {
+            return;
+        }
+        telemetry::MEMORY_LEVEL.set(level as i64);
+        self.store.set_memory_tight(level != Level::Normal);
+        self.level.send_replace(level);
+        let bytes_max = self.bytes_max;
+        match level {
+            Level::Normal => tracing::info!(used_bytes, bytes_max, "memory has room again"),
+            Level::Tight => tracing::warn!(used_bytes, bytes_max, "memory is near memory_max: no series are added"),
+            Level::Over => tracing::error!(used_bytes, bytes_max, "memory is at memory_max: queries are refused, too"),
         }
     }
 }

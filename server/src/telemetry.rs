@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 
 /// Samples by what became of them: `accepted`, `duplicate`, `future`, `too_old`, `closed`, `series_limit`, `source_limit`,
-/// `label_limit`, `malformed`.
+/// `memory_limit`, `label_limit`, `malformed`.
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
@@ -18,7 +18,7 @@ pub static QUERIES: LazyLock<IntCounterVec> =
 pub static QUERIES_ACTIVE: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("petrel_queries_active", "Queries that are being evaluated."));
 
-/// Queries and requests for series that a limit refused or ended, by the limit's key in the config.
+/// Queries and requests for series that a limit refused or ended, by its key in the config's section `query`, or `memory_max`.
 pub static QUERY_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters(
         "petrel_query_limits_total",
@@ -129,6 +129,40 @@ pub static STORE_DELETIONS: LazyLock<IntCounter> =
 /// Resident memory of the server.
 pub static RESIDENT_BYTES: LazyLock<IntGauge> =
     LazyLock::new(|| gauge("petrel_resident_memory_bytes", "Resident memory of the server."));
+
+/// What the server may take, `memory_max`; 0 for no limit.
+pub static MEMORY_BYTES_MAX: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_memory_bytes_max", "Most memory of the server, 0 for no limit."));
+
+/// How scarce memory is.
+pub static MEMORY_LEVEL: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_memory_level", "0 while memory has room, 1 while no series are added, 2 while queries are refused.")
+});
+
+/// Shows the counters of limits from the start, at 0. One that first came to be when its limit is met would come too late: its
+/// own series may be one too many for the store, and what it began with is no increase.
+pub fn declare_limits() {
+    let declare = |counters: &IntCounterVec, values: &[&str]| {
+        for value in values {
+            // To ask for a counter makes it.
+            drop(counters.with_label_values(&[*value]));
+        }
+    };
+    declare(&INGEST_SAMPLES, &["future", "too_old", "closed", "malformed"]);
+    declare(&INGEST_SAMPLES, &["series_limit", "source_limit", "memory_limit", "label_limit"]);
+    let write = ["write.body_max", "write.decoded_max", "write.in_flight_max", "write.body_timeout"];
+    declare(&INGEST_LIMITS, &write);
+    declare(&INGEST_LIMITS, &["store.disk_reserve", "queue", "agents"]);
+    declare(&INGEST_REQUESTS_REFUSED, &["400", "408", "413", "429", "503"]);
+    declare(&REQUESTS_DENIED, &["body_timeout"]);
+    declare(&SCORE_SAMPLES, &["series_limit"]);
+    let query = ["samples_max", "timeout", "steps_max", "concurrent_max", "queue_timeout", "text_max", "answer_max"];
+    declare(&QUERY_LIMITS, &query);
+    declare(&QUERY_LIMITS, &["series_max", "memory_max"]);
+    STORE_TAP_DROPPED.inc_by(0);
+    INGEST_IN_FLIGHT_BYTES.add(0);
+    MEMORY_LEVEL.add(0);
+}
 
 fn counter(name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a constant of this file");

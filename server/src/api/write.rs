@@ -311,6 +311,7 @@ fn add_refused(problems: &mut Problems, committed: &Committed) {
         (RefusedReason::Closed, "of days of which the retention left only rollups"),
         (RefusedReason::SeriesLimit, "beyond the limit store.series_max"),
         (RefusedReason::SourceLimit, "beyond the limit store.series_per_source_max of their instance"),
+        (RefusedReason::MemoryLimit, "of new series while memory is near the limit memory_max"),
     ] {
         let mut refused = committed.refused.iter().filter(|refused| refused.reason == reason).peekable();
         if let Some(first) = refused.peek().copied() {

@@ -11,7 +11,7 @@ use petrel_agent::error_chain::chain;
 use petrel_agent::units::Span;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -24,12 +24,13 @@ use crate::decide::engine::AlertEngine;
 use crate::decide::verdict::{Event as VerdictEvent, VerdictBook};
 use crate::ingest::heartbeat::{self, Heard};
 use crate::ingest::presence::Presence;
+use crate::memory::{self, Level};
 use crate::notify::Notifier;
 use crate::predict::{self, Predictor};
 use crate::query::source::Source;
 use crate::remedy::service::Remedy;
 use crate::remote::RemoteEngine;
-use crate::run_loop::{self, Judge, Watch};
+use crate::run_loop::{self, Judge, MemoryWatch, Watch};
 use crate::score::{self, Scorer};
 use crate::series::Timestamp;
 use crate::store::Store;
@@ -37,7 +38,7 @@ use crate::{console, own_metrics, telemetry};
 
 /// How often rules and runs are looked at; each group of rules keeps its own interval.
 const DECIDE_PERIOD: Duration = Duration::from_secs(1);
-/// How often the silence of agents is looked at.
+/// How often the silence of agents is looked at, and the memory.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// How often the store is looked after.
 const MAINTAIN_PERIOD: Duration = Duration::from_secs(5);
@@ -67,6 +68,8 @@ pub struct Stages {
     presence: Arc<Mutex<Presence>>,
     verdicts: Arc<Mutex<VerdictBook>>,
     remedy: Arc<Remedy>,
+    /// How scarce memory is.
+    memory: watch::Receiver<Level>,
     /// Rules read again, until the judge takes them.
     fresh: Arc<Mutex<Option<Files>>>,
 }
@@ -113,6 +116,8 @@ impl Stages {
             clock: clock.clone(),
         };
         telemetry::CONFIG_IN_FORCE.set(1);
+        telemetry::declare_limits();
+        let (level, memory) = watch::channel(Level::default());
         let (presence, fresh) = (Arc::new(Mutex::new(Presence::from_store(&store, now)?)), Arc::default());
         let tasks = JoinSet::new();
         let mut stages = Stages {
@@ -128,8 +133,10 @@ impl Stages {
             presence,
             verdicts,
             remedy,
+            memory,
             fresh,
         };
+        stages.watch_memory(config.memory_max.bytes(memory::machine_bytes()), level);
         stages.start_scoring(scorer);
         stages.start_predicting(predictor);
         stages.start_judging(engine, notifier);
@@ -148,6 +155,7 @@ impl Stages {
             presence: Arc::clone(&presence),
             clock: clock.clone(),
             options: config.query.clone(),
+            memory: self.memory.clone(),
             about: about(config, clock()),
         };
         Router::new()
@@ -240,6 +248,14 @@ impl Stages {
         self.every(MAINTAIN_PERIOD, move |now| run_loop::maintain(&store, now));
         let (store, instance) = (Arc::clone(&self.store), petrel_agent::config::host_name());
         self.every(OWN_METRICS_PERIOD, move |now| run_loop::record_own_metrics(&store, &instance, now));
+    }
+
+    /// Without a limit nobody looks, and the level stays.
+    fn watch_memory(&mut self, bytes_max: Option<u64>, level: watch::Sender<Level>) {
+        let Some(bytes_max) = bytes_max else { return };
+        telemetry::MEMORY_BYTES_MAX.set(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+        let mut watch = MemoryWatch { bytes_max, store: Arc::clone(&self.store), level };
+        self.every(WATCH_PERIOD, move |_| watch.tick());
     }
 
     /// Receives heartbeats and tells the verdicts.

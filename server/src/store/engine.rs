@@ -256,6 +256,12 @@ impl Store {
         &self.shared.control
     }
 
+    /// Says whether memory is scarce. While it is, no series are added and heads are sealed while they are shorter; samples of known
+    /// series are accepted as ever.
+    pub fn set_memory_tight(&self, is_tight: bool) {
+        self.shared.memory_tight.store(is_tight, Ordering::Relaxed);
+    }
+
     /// Settings in force.
     pub fn options(&self) -> &StoreOptions {
         &self.shared.options

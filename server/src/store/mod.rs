@@ -144,4 +144,6 @@ pub enum RefusedReason {
     SeriesLimit,
     /// There are `store.series_per_source_max` series of its instance.
     SourceLimit,
+    /// Memory is near `memory_max`.
+    MemoryLimit,
 }

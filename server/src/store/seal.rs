@@ -2,6 +2,7 @@
 //! failure or a crash in the middle leaves everything in the journals.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::{Transaction, params};
@@ -19,6 +20,8 @@ use crate::series::{Labels, Sample};
 /// A head of this many samples is sealed; up to twice as many by the series' number, so that the fleet's series, which all began
 /// at once, are not all sealed at once.
 const SEAL_SAMPLES: usize = 120;
+/// The same while memory is scarce: four times as many chunks to merge later, and a quarter of the samples in memory.
+const SEAL_SAMPLES_TIGHT: usize = 30;
 /// As many series with neighbouring numbers fall due together: their chunks share pages, and each page that is touched is written.
 const DUE_TOGETHER: usize = 64;
 /// Series sealed in one transaction per day.
@@ -31,11 +34,13 @@ const MERGE_CHUNKS: i64 = 6;
 impl Store {
     /// Seals all heads that are long enough or have a sample at or before a position.
     pub(super) fn seal(&self, force: Position, problems: &mut Vec<MaintainError>) {
+        let is_tight = self.shared.memory_tight.load(Ordering::Relaxed);
+        let samples = if is_tight { SEAL_SAMPLES_TIGHT } else { SEAL_SAMPLES };
         let due: Vec<Arc<Series>> = {
             let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
             let is_due = |series: &&Arc<Series>| {
                 let head = series.head();
-                head.len() >= SEAL_SAMPLES + series.id as usize / DUE_TOGETHER % SEAL_SAMPLES
+                head.len() >= samples + series.id as usize / DUE_TOGETHER % samples
                     || head.oldest_position().is_some_and(|oldest| oldest <= force)
             };
             index.iter().filter(is_due).cloned().collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
@@ -142,6 +142,8 @@ pub struct Shared {
     pub unlinked_before: AtomicI64,
     /// Days that take no samples any more (`unlinked`).
     pub closed: RwLock<Arc<BTreeSet<Day>>>,
+    /// Memory is scarce: no series are added, and heads are sealed while they are shorter.
+    pub memory_tight: AtomicBool,
     /// Every record up to this position is in the heads, whole.
     applied: AtomicU64,
     queue_batches: AtomicUsize,
@@ -166,6 +168,7 @@ impl Shared {
             journal_kept: AtomicU64::new(u64::MAX),
             unlinked_before: AtomicI64::new(i64::MIN),
             closed: RwLock::default(),
+            memory_tight: AtomicBool::new(false),
             applied: AtomicU64::new(0),
             queue_batches: AtomicUsize::new(0),
             queue_weight: AtomicUsize::new(0),
@@ -275,6 +278,9 @@ impl Shared {
     /// The series with these labels, made where the limits leave room.
     fn admit(&self, index: &mut Index, labels: &Labels) -> Result<Arc<Series>, RefusedReason> {
         if index.get(labels).is_none() {
+            if self.memory_tight.load(Ordering::Relaxed) {
+                return Err(RefusedReason::MemoryLimit);
+            }
             if index.len() >= self.options.series_max {
                 return Err(RefusedReason::SeriesLimit);
             }

@@ -294,6 +294,7 @@ fn answer(shared: &Shared, prepared: Prepared) {
         (RefusedReason::Closed, "closed"),
         (RefusedReason::SeriesLimit, "series_limit"),
         (RefusedReason::SourceLimit, "source_limit"),
+        (RefusedReason::MemoryLimit, "memory_limit"),
     ] {
         count(outcome, prepared.committed.refused.iter().filter(|refused| refused.reason == reason).count() as u64);
     }

@@ -1,12 +1,13 @@
 //! The way to the blocking threads: so many evaluations at one time, some more that wait, the rest is turned away. When
-//! the client leaves, its evaluation is told to stop.
+//! the client leaves, or the server's memory is at its limit, an evaluation is told to stop.
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::memory::Level;
 use crate::query::{Cancel, DoorLimits, Limits};
 use crate::telemetry::{QUERIES, QUERIES_ACTIVE};
 
@@ -20,6 +21,7 @@ pub(super) struct Gate {
     running: Arc<Semaphore>,
     /// Running and waiting.
     admitted: Arc<Semaphore>,
+    memory: watch::Receiver<Level>,
     /// The other limits at the door.
     pub(super) door: DoorLimits,
 }
@@ -63,11 +65,11 @@ impl Drop for Active {
 }
 
 impl Gate {
-    pub(super) fn new(door: DoorLimits) -> Gate {
+    pub(super) fn new(door: DoorLimits, memory: watch::Receiver<Level>) -> Gate {
         // More than this many permits no semaphore gives out.
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let admitted_max = door.concurrent_max.saturating_mul(1 + WAITING_PER_RUNNING);
-        Gate { running: places(door.concurrent_max), admitted: places(admitted_max), door }
+        Gate { running: places(door.concurrent_max), admitted: places(admitted_max), memory, door }
     }
 
     /// Runs `work` on a blocking thread as soon as there is room, within the time of `limits`.
@@ -90,18 +92,41 @@ impl Gate {
         let Ok(Ok(running)) = turn else {
             return Err(self.refused("queue_timeout", "query timed out in query queue"));
         };
-        let _left = CancelOnDrop(limits.cancel.clone());
-        let done = spawn_blocking(move || {
+        // Looked at last: what waited may have waited for memory, too.
+        if *self.memory.borrow() == Level::Over {
+            QUERIES.with_label_values(&["refused"]).inc();
+            return Err(Failure::memory());
+        }
+        let cancel = limits.cancel.clone();
+        let _left = CancelOnDrop(cancel.clone());
+        let mut done = spawn_blocking(move || {
             // The places are held until the thread is free again, whether or not anybody still listens, and so is the count.
             let _places = (admitted, running, Active::begin());
             let result: Result<T, Failure> = work(&limits).map_err(Into::into);
             QUERIES.with_label_values(&[result.as_ref().err().map_or("ok", |failure| failure.kind)]).inc();
             result
         });
-        done.await.unwrap_or_else(|_| {
+        let (result, is_ended) = tokio::select! {
+            result = &mut done => (result, false),
+            () = self.memory_over() => {
+                cancel.cancel();
+                (done.await, true)
+            }
+        };
+        let result = result.unwrap_or_else(|_| {
             QUERIES.with_label_values(&["internal"]).inc();
             Err(Failure { kind: "internal", text: "the evaluation panicked".to_owned() })
-        })
+        });
+        if is_ended && result.is_err() { Err(Failure::memory()) } else { result }
+    }
+
+    /// Returns when memory is at its limit, at once or later.
+    async fn memory_over(&self) {
+        let mut memory = self.memory.clone();
+        if memory.wait_for(|level| *level == Level::Over).await.is_err() {
+            // Nobody measures any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn refused(&self, key: &'static str, text: &str) -> Failure {
@@ -113,4 +138,10 @@ impl Gate {
             &format!("{text}; {concurrent_max} run at one time and wait at most {queue_timeout:?}"),
         )
     }
+}
+
+/// Memory that always has room.
+#[cfg(test)]
+pub(super) fn roomy() -> watch::Receiver<Level> {
+    watch::channel(Level::Normal).1
 }

@@ -40,6 +40,14 @@ impl Failure {
         Failure { kind, text: format!("{text} (limit query.{key})") }
     }
 
+    /// The server's memory is at its limit: counted, and named by its key in the config.
+    pub(in crate::api) fn memory() -> Failure {
+        const KEY: &str = "memory_max";
+        QUERY_LIMITS.with_label_values(&[KEY]).inc();
+        let text = format!("the server's memory is at its limit; ask again later, or for less (limit {KEY})");
+        Failure { kind: "unavailable", text }
+    }
+
     /// The status that goes with the kind.
     pub(in crate::api) fn status(&self) -> StatusCode {
         match self.kind {

@@ -24,10 +24,12 @@ use axum::middleware::from_fn;
 use axum::response::Response;
 use axum::routing::{get, post};
 use petrel_agent::error_chain::chain;
+use tokio::sync::watch;
 
 use crate::api::compress::compress;
 use crate::clock::Clock;
 use crate::ingest::presence::Presence;
+use crate::memory::Level;
 use crate::query::ast::Expr;
 use crate::query::source::{SelectError, Source};
 use crate::query::{self, Answer, Limits, QueryError, QueryOptions, StepRange, Value};
@@ -54,6 +56,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What queries may cost.
     pub options: QueryOptions,
+    /// How scarce memory is.
+    pub memory: watch::Receiver<Level>,
     /// What does not change.
     pub about: About,
 }
@@ -71,9 +75,9 @@ struct Api {
 /// The routes below `/api/v1` that ask for samples, series, metadata and the server's state, and `/federate`. Each evaluation
 /// runs on a blocking thread within its limits and stops when its client leaves.
 pub fn router(parts: Parts) -> Router {
-    let Parts { source, store, presence, clock, options, about } = parts;
+    let Parts { source, store, presence, clock, options, memory, about } = parts;
     let QueryOptions { limits, door } = options;
-    let (gate, about) = (Arc::new(Gate::new(door)), Arc::new(about));
+    let (gate, about) = (Arc::new(Gate::new(door, memory)), Arc::new(about));
     let api = Api {
         source: Arc::clone(&source),
         clock: clock.clone(),

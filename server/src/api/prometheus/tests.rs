@@ -5,6 +5,7 @@ use axum::http::{Request, header};
 use expect_test::{Expect, expect};
 use tower::ServiceExt;
 
+use super::gate::roomy;
 use super::*;
 use crate::clock;
 use crate::query::{DoorLimits, Memory};
@@ -17,7 +18,7 @@ fn api_with(door: DoorLimits, limits: Limits) -> Api {
         source: Arc::new(memory),
         clock: clock::fixed(3_000),
         limits,
-        gate: Arc::new(Gate::new(door)),
+        gate: Arc::new(Gate::new(door, roomy())),
         external_labels: Arc::default(),
     }
 }
@@ -123,11 +124,11 @@ async fn series_and_labels_can_be_listed() {
 
 #[tokio::test]
 async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
-    let gate = Gate::new(DoorLimits { concurrent_max: 0, ..DoorLimits::default() });
+    let gate = Gate::new(DoorLimits { concurrent_max: 0, ..DoorLimits::default() }, roomy());
     let refused = gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await;
     assert_eq!(refused.unwrap_err().kind, "timeout");
 
-    let gate = Gate::new(DoorLimits { concurrent_max: 1, ..DoorLimits::default() });
+    let gate = Gate::new(DoorLimits { concurrent_max: 1, ..DoorLimits::default() }, roomy());
     let limits = Limits::default();
     let cancel = limits.cancel.clone();
     let (started, has_started) = tokio::sync::oneshot::channel();
@@ -147,6 +148,36 @@ async fn a_full_gate_turns_away_and_a_dropped_request_cancels() {
     }
     assert!(has_ended.await.unwrap());
     assert!(cancel.is_cancelled());
+}
+
+#[tokio::test]
+async fn memory_at_its_limit_ends_queries_and_refuses_more_until_there_is_room() {
+    let (level, memory) = watch::channel(Level::Tight);
+    let gate = Gate::new(DoorLimits::default(), memory);
+    let counted = || crate::telemetry::QUERY_LIMITS.with_label_values(&["memory_max"]).get();
+    let (before, (started, has_started)) = (counted(), tokio::sync::oneshot::channel());
+    let run = gate.run(Limits::default(), move |limits: &Limits| {
+        let _ = started.send(());
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !limits.cancel.is_cancelled() && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        if limits.cancel.is_cancelled() { Err(QueryError::Cancelled) } else { Ok(()) }
+    });
+    let over = async {
+        has_started.await.unwrap();
+        level.send_replace(Level::Over);
+    };
+    let (ended, ()) = tokio::join!(run, over);
+    let ended = ended.unwrap_err();
+    assert_eq!((ended.kind, ended.status().as_u16()), ("unavailable", 503));
+    assert!(ended.text.contains("(limit memory_max)"), "{}", ended.text);
+    let refused = gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await;
+    assert!(refused.unwrap_err().text.contains("memory_max"));
+    // Other tests may count, too.
+    assert!(counted() >= before + 2);
+    level.send_replace(Level::Tight);
+    assert!(gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await.is_ok(), "near the limit queries are answered");
 }
 
 #[tokio::test]

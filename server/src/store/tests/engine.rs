@@ -230,6 +230,24 @@ fn one_source_cannot_take_the_room_of_the_others() {
 }
 
 #[test]
+fn while_memory_is_tight_no_series_are_added_and_heads_are_sealed_early() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), options(), &[], NOW).unwrap();
+    let sixty: Vec<(i64, f64)> = (0..60).map(|n| (NOW + n, n as f64)).collect();
+    assert_eq!(store.append_blocking(batch(&[(1, &sixty)]), NOW).unwrap().accepted, 60);
+    store.maintain(NOW);
+    assert_eq!(store.stats().head_samples, 60, "a head of sixty is not sealed where there is room");
+    store.set_memory_tight(true);
+    let committed = store.append_blocking(batch(&[(1, &[(NOW + 100, 1.0)]), (2, &[(NOW, 4.0)])]), NOW).unwrap();
+    assert_eq!((committed.accepted, committed.refused[0].reason), (1, RefusedReason::MemoryLimit));
+    assert!(store.maintain(NOW).is_empty());
+    assert_eq!(store.stats().head_samples, 0);
+    store.set_memory_tight(false);
+    assert_eq!(store.append_blocking(batch(&[(2, &[(NOW, 4.0)])]), NOW).unwrap().accepted, 1);
+    assert_eq!(contents(&store, ALL)[&labels(1).to_string()].len(), 61, "all that was accepted is there");
+}
+
+#[test]
 fn retention_unlinks_days_and_forgets_their_series() {
     let dir = tempfile::tempdir().unwrap();
     let day = 86_400_000;

@@ -20,7 +20,7 @@ fn api(limits: Limits) -> Router {
         source: Arc::new(memory),
         clock: clock::fixed(3_000),
         limits,
-        gate: Arc::new(Gate::new(DoorLimits::default())),
+        gate: Arc::new(Gate::new(DoorLimits::default(), crate::api::prometheus::gate::roomy())),
         external_labels: Arc::new(BTreeMap::from([("zone".to_owned(), "z".to_owned())])),
     })
 }
