@@ -133,9 +133,8 @@ fn machine_bytes_from(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
             }
             _ => return Vec::new(),
         };
-        let around = std::iter::successors(Some(path.trim_end_matches('/')), |path| {
-            path.rfind('/').map(|at| &path[..at])
-        });
+        let around =
+            std::iter::successors(Some(path.trim_end_matches('/')), |path| path.rfind('/').map(|at| &path[..at]));
         // «max», and files that are not there, are no limit.
         around.filter_map(|path| read(&format!("{base}{path}/{file}"))?.trim().parse::<u64>().ok()).collect()
     });

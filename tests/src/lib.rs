@@ -15,6 +15,7 @@ pub mod process;
 pub mod prometheus;
 pub mod remote_write;
 pub mod scale;
+pub mod small_disk;
 pub mod smtp;
 pub mod source_suite;
 pub mod tree;

@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use petrel_tests::left_out;
 use petrel_tests::petrel::{Server, refused_start};
-use petrel_tests::process::{Process, free_port, is_root, program, run, run_to_end, wait_for, wait_to_find};
+use petrel_tests::process::{free_port, program, run_to_end, wait_for, wait_to_find};
 use petrel_tests::remote_write;
 
-/// Room under the data directory of the server that runs out of it.
-const DISK_MIB: u64 = 48;
 /// What a healthy server needs at most for any single answer on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -256,94 +253,4 @@ fn check_tells_good_files_of_every_kind_from_bad_ones() {
     let (code, output) = run_to_end(command.args(["check", "/nowhere.yaml"]), &dir.path().join("none.log"), SOON);
     assert_eq!(code, 1, "{output}");
     assert_says(&output, &["/nowhere.yaml: cannot be read"]);
-}
-
-/// A small filesystem in a mount namespace of its own, so that nothing is left mounted however the test ends.
-struct SmallDisk {
-    /// Keeps the namespace.
-    holder: Process,
-    /// The mount, as seen from outside.
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(dir: &Path) -> SmallDisk {
-        let inside = dir.join("data");
-        fs::create_dir(&inside).expect("the test's folder is writable");
-        let script = format!(
-            "mount -t tmpfs -o size={DISK_MIB}m petrel-test {0} && touch {0}/mounted && exec sleep 3600",
-            inside.display()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-        let holder = Process::start(&mut command, &dir.join("disk.log"));
-        let path = PathBuf::from(format!("/proc/{}/root{}", holder.id(), inside.display()));
-        wait_for("the small filesystem to be mounted", SOON, || path.join("mounted").exists());
-        SmallDisk { holder, path }
-    }
-
-    /// Takes all room but `left` bytes.
-    fn fill(&self, left: u64) {
-        let _ = fs::remove_file(self.path.join("ballast"));
-        let free = run(Command::new("stat").args(["--file-system", "--format=%a %S"]).arg(&self.path));
-        let (blocks, block_bytes) = free.trim().split_once(' ').expect("two numbers");
-        let number = |word: &str| word.parse::<u64>().expect("stat prints numbers");
-        let ballast = (number(blocks) * number(block_bytes)).saturating_sub(left);
-        // Fails where others write at the same time; then the disk is as full as it gets.
-        let _ = fs::write(self.path.join("ballast"), vec![7; usize::try_from(ballast).expect("a small disk")]);
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.path.join("ballast")).expect("the ballast is there");
-    }
-}
-
-#[test]
-fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
-    if !is_root() {
-        return left_out::note("bad_input", "a full disk needs root to mount a small filesystem");
-    }
-    let dir = tempfile::tempdir().expect("a folder for the test");
-    let disk = SmallDisk::mount(dir.path());
-    let namespace = format!("--mount=/proc/{}/ns/mnt", disk.holder.id());
-    let mut server = Server::start_behind(&["nsenter", &namespace], dir.path(), "store: { disk_reserve: 8MiB }\n");
-    let mut acknowledged = Vec::new();
-    let mut send = |server: &Server| {
-        let t = now_ms();
-        let series: remote_write::Pairs<'_> = &[("__name__", "test_disk"), ("job", "test")];
-        let (status, words) = server
-            .post_bytes("/api/v1/write", &[], remote_write::request(&[(series, &[(t, t as f64)])]))
-            .expect("the server is there");
-        if status / 100 == 2 {
-            acknowledged.push((t, t as f64));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        (status, words, acknowledged.clone())
-    };
-    for _ in 0..50 {
-        assert_eq!(send(&server).0, 204);
-    }
-
-    // Below the reserve, and then with not a byte left.
-    for left in [4 << 20, 0] {
-        disk.fill(left);
-        let (status, words, kept) = send(&server);
-        assert_eq!(status, 503, "{words}");
-        assert_says(&words, &["free, less than the reserve of 8388608", "free space", "send again later", "data"]);
-        let empty_logs = [("content-type", "application/x-protobuf")];
-        let (status, words) = server.post_bytes("/v1/logs", &empty_logs, Vec::new()).expect("the server is there");
-        assert_eq!(status, 503, "log lines may not use up the reserve either: {words}");
-        assert_eq!(server.samples("test_disk[1h]"), kept, "queries go on");
-        server.kill_and_restart();
-        assert_eq!(server.samples("test_disk[1h]"), kept, "everything acknowledged is there after a restart");
-    }
-    assert_says(&server.output(), &["samples are refused; senders keep what they have"]);
-    assert!(!server.output().contains("derived series are not stored"), "told once, not at every tick");
-
-    disk.free();
-    wait_for("samples to be taken again", SOON, || send(&server).0 == 204);
-    let (.., kept) = send(&server);
-    assert_eq!(server.samples("test_disk[1h]"), kept);
-    let (_, well) = server.stop();
-    assert!(well, "{}", server.output());
 }

@@ -177,7 +177,10 @@ async fn memory_at_its_limit_ends_queries_and_refuses_more_until_there_is_room()
     // Other tests may count, too.
     assert!(counted() >= before + 2);
     level.send_replace(Level::Tight);
-    assert!(gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await.is_ok(), "near the limit queries are answered");
+    assert!(
+        gate.run(Limits::default(), |_| Ok::<(), Failure>(())).await.is_ok(),
+        "near the limit queries are answered"
+    );
 }
 
 #[tokio::test]
