@@ -10,7 +10,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, default_registry};
 pub static INGEST_SAMPLES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_samples_total", "Samples received, by outcome.", &["outcome"]));
 
-/// Queries of the Prometheus API by outcome: `ok`, the API's error types (`canceled`: the client left), `refused`.
+/// Queries of the Prometheus API by outcome: `ok`, the API's error types (`canceled`: the client left, or memory
+/// was at its limit), `refused`.
 pub static QUERIES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_queries_total", "Queries by outcome.", &["outcome"]));
 
