@@ -1,7 +1,7 @@
 //! Floats as integers over a power of ten or of two, where dividing gives back every bit: hundredths of seconds, megabytes
 //! with three decimals, percentages that a 32-bit float once held.
 
-use super::varint::DecodeError;
+use crate::store::varint::DecodeError;
 
 /// Powers of ten that values are scaled by: nanoseconds are the finest that the kernel tells.
 const TENS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
