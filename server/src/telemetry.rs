@@ -180,6 +180,16 @@ pub static INGEST_SEEN_CLEARED: LazyLock<IntCounter> = LazyLock::new(|| {
     counter("petrel_ingest_seen_cleared_total", "Times the memory of OTLP points was full and begun anew.")
 });
 
+/// OTLP points of delta temporality by what became of them. Taken: `began`, `added`, `gap`, `overlap`, `replaced`; dropped: `old`,
+/// `older_start`, `future`, `limit`.
+pub static OTLP_DELTA_POINTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_otlp_delta_points_total", "OTLP points of delta temporality, by outcome.", &["outcome"])
+});
+
+/// Series of all streams of deltas that are known.
+pub static OTLP_DELTA_SERIES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_otlp_delta_series", "Series that OTLP deltas are added up for."));
+
 /// Requests of senders refused as a whole, by HTTP status.
 pub static INGEST_REQUESTS_REFUSED: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_ingest_requests_refused_total", "Requests refused, by status.", &["status"]));

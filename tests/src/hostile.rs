@@ -63,10 +63,13 @@ pub fn knock_remote_write(bytes: &[u8]) {
 /// OTLP metrics and logs after decompression.
 pub fn knock_otlp(bytes: &[u8]) {
     let (store, seen) = (store_with_series(), otlp::Seen::default());
-    // Twice: what was learned takes another way.
-    for _ in 0..2 {
-        if let Ok(decoded) = otlp::decode(bytes, &store.known(), &seen, LabelLimits::default()) {
+    let streams = Arc::new(otlp::Streams::default());
+    // Again: what was learned takes another way, and deltas meet a stream.
+    for _ in 0..3 {
+        let changes = Some(otlp::Changes::new(&streams, NOW));
+        if let Ok(decoded) = otlp::decode(bytes, &store.known(), &seen, LabelLimits::default(), changes) {
             seen.learn(decoded.learned);
+            decoded.changes.into_iter().for_each(otlp::Changes::commit);
         }
     }
     if let Ok((lines, _)) = otlp_logs::decode(bytes, NOW) {

@@ -3,6 +3,7 @@
 
 mod limits;
 mod refusal;
+mod turns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +33,7 @@ use crate::telemetry;
 
 pub use limits::{RawWriteLimits, WriteLimits, WriteLimitsError};
 use refusal::Refusal;
+use turns::{Turn, Turns};
 
 /// Bodies decoded at once: each may take the decoded limit several times over in memory. Further ones wait.
 const DECODES_MAX: usize = 16;
@@ -53,6 +55,8 @@ struct Receiver {
     budget: Arc<Budget>,
     buffers: Arc<Buffers>,
     seen: Arc<otlp::Seen>,
+    streams: Arc<otlp::Streams>,
+    turns: Arc<Turns>,
 }
 
 /// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
@@ -66,35 +70,66 @@ pub fn router(
 ) -> Router {
     let decodes = Arc::new(Semaphore::new(DECODES_MAX));
     telemetry::INGEST_IN_FLIGHT_BYTES_MAX.set(i64::try_from(limits.in_flight_bytes_max).unwrap_or(i64::MAX));
+    routes(Receiver {
+        store,
+        clock,
+        limits,
+        presence,
+        verdicts,
+        decodes,
+        budget: Budget::new(limits.in_flight_bytes_max),
+        buffers: Arc::default(),
+        seen: Arc::default(),
+        streams: Arc::new(otlp::Streams::new(limits.streams)),
+        turns: Arc::default(),
+    })
+}
+
+fn routes(receiver: Receiver) -> Router {
     Router::new()
         .route("/v1/metrics", post(metrics))
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
-        .with_state(Receiver {
-            store,
-            clock,
-            limits,
-            presence,
-            verdicts,
-            decodes,
-            budget: Budget::new(limits.in_flight_bytes_max),
-            buffers: Arc::default(),
-            seen: Arc::default(),
-        })
+        .with_state(receiver)
 }
 
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
     let (body, mut held) = receiver.read(body).await?;
-    let (bytes, WriteLimits { decoded_bytes_max, labels, .. }) = (body.len(), receiver.limits);
-    let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
-    let decode = move || {
-        let body = decompress_within(&encoding, &body, decoded_bytes_max, &mut |bytes| held.take(bytes))?;
-        Ok(otlp::decode(&body, &store.known(), &seen, labels)?)
+    let bytes = body.len() * EXPANSION;
+    let now = (receiver.clock)();
+    let (again, again_body, again_encoding) = (receiver.clone(), body.clone(), encoding.clone());
+    let decode = {
+        let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
+        let WriteLimits { decoded_bytes_max, labels, .. } = receiver.limits;
+        move || {
+            let body = decompress_within(&encoding, &body, decoded_bytes_max, &mut |bytes| held.take(bytes))?;
+            let decoded = otlp::decode(&body, &store.known(), &seen, labels, None)?;
+            // What is to be decoded again is decompressed again: until then it holds its memory.
+            let held = (decoded.lanes != 0).then_some(held);
+            Ok((decoded, held))
+        }
     };
-    let otlp::Decoded { batch, mut problems, learned } = receiver.decode(bytes * EXPANSION, decode).await?;
+    let (mut decoded, held) = receiver.decode(bytes, decode).await?;
+    let mut turn = None;
+    if decoded.lanes != 0 {
+        turn = Some(receiver.turns.take(decoded.lanes).await);
+        let decode = move || {
+            let _held = held;
+            let WriteLimits { decoded_bytes_max, labels, .. } = again.limits;
+            let body = decompress_within(&again_encoding, &again_body, decoded_bytes_max, &mut |_| Ok(()))?;
+            let changes = otlp::Changes::new(&again.streams, now);
+            Ok(otlp::decode(&body, &again.store.known(), &again.seen, labels, Some(changes))?)
+        };
+        decoded = receiver.decode(bytes, decode).await?;
+    }
+    let otlp::Decoded { batch, mut problems, learned, changes, .. } = decoded;
     count(&problems);
-    let committed = receiver.append(Batch { mark, ..batch }).await?;
+    let batch = Batch { mark, ..batch };
+    let committed = match turn {
+        None => receiver.append(batch).await?,
+        Some(turn) => receiver.append_deltas(batch, changes, turn).await?,
+    };
     if !committed.duplicate {
         receiver.seen.learn(learned);
     }
@@ -256,6 +291,26 @@ impl Receiver {
         }
         Ok(committed)
     }
+
+    /// Commits a batch of deltas, then what they add up to, then gives the turn back. Goes on when the client leaves: a stream that
+    /// missed what the store has would count the next delta from the wrong sum.
+    async fn append_deltas(
+        &self,
+        batch: Batch,
+        changes: Option<otlp::Changes>,
+        turn: Turn,
+    ) -> Result<Committed, Refusal> {
+        let receiver = self.clone();
+        let append = async move {
+            let _turn = turn;
+            let committed = receiver.append(batch).await?;
+            if let Some(changes) = changes.filter(|_| !committed.duplicate) {
+                changes.commit();
+            }
+            Ok(committed)
+        };
+        tokio::spawn(append).await.map_err(|_| Refusal::Stopping)?
+    }
 }
 
 /// What comes before an OTLP body: its encoding, and the agent's mark.
@@ -298,7 +353,7 @@ fn mark(headers: &HeaderMap, class: Class) -> Result<Option<Mark>, Refusal> {
 /// Counts what a decoder refused.
 fn count(problems: &Problems) {
     let over_limit = problems.over_limit();
-    for (outcome, samples) in [("malformed", problems.count() - over_limit), ("label_limit", over_limit)] {
+    for (outcome, samples) in [("malformed", problems.malformed()), ("label_limit", over_limit)] {
         telemetry::INGEST_SAMPLES.with_label_values(&[outcome]).inc_by(samples);
     }
 }
@@ -328,3 +383,7 @@ fn protobuf(message: &impl Message) -> Response {
 #[cfg(test)]
 #[path = "tests/write.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/deltas.rs"]
+mod delta_tests;

@@ -12,6 +12,7 @@ const NAME_CHARS_MAX: usize = 300;
 pub struct Problems {
     count: u64,
     over_limit: u64,
+    counted: u64,
     named: Vec<String>,
 }
 
@@ -37,9 +38,20 @@ impl Problems {
         self.add(count, reason);
     }
 
-    /// How many of them met a limit of the operator's; the others are the sender's mistakes.
+    /// How many of them met a limit of the operator's.
     pub fn over_limit(&self) -> u64 {
         self.over_limit
+    }
+
+    /// As [`Problems::add`], where the reason has a counter of its own.
+    pub fn add_counted(&mut self, count: u64, reason: impl fmt::Display) {
+        self.counted += count;
+        self.add(count, reason);
+    }
+
+    /// How many of them nobody has counted yet and are the sender's mistakes.
+    pub fn malformed(&self) -> u64 {
+        self.count - self.over_limit - self.counted
     }
 
     /// How many samples or lines were not stored.

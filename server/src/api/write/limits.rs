@@ -6,6 +6,7 @@ use petrel_agent::units::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
 use crate::ingest::labels::LabelLimits;
+use crate::ingest::otlp::StreamLimits;
 
 /// Limits of the receivers, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,11 +27,16 @@ pub struct RawWriteLimits {
     pub label_name_bytes_max: Bytes,
     /// Longest value of a label, also of a metric's name.
     pub label_value_bytes_max: Bytes,
+    /// Most series that OTLP deltas are added up for, a histogram counting with its buckets; deltas of further streams are refused.
+    pub delta_series_max: u64,
+    /// A stream of OTLP deltas without a point for longer is forgotten; its next point begins it anew at 0.
+    pub delta_stale_after: Span,
 }
 
 impl Default for RawWriteLimits {
     fn default() -> RawWriteLimits {
         let LabelLimits { labels_max, name_bytes_max, value_bytes_max } = LabelLimits::default();
+        let StreamLimits { series_max, stale_after_ms } = StreamLimits::default();
         RawWriteLimits {
             body_max: Bytes(32 << 20),
             decoded_max: Bytes(64 << 20),
@@ -41,6 +47,8 @@ impl Default for RawWriteLimits {
             labels_max: labels_max as u64,
             label_name_bytes_max: Bytes(name_bytes_max as u64),
             label_value_bytes_max: Bytes(value_bytes_max as u64),
+            delta_series_max: series_max as u64,
+            delta_stale_after: Span(Duration::from_millis(stale_after_ms.unsigned_abs())),
         }
     }
 }
@@ -58,6 +66,8 @@ pub struct WriteLimits {
     pub body_timeout: Duration,
     /// What labels may be.
     pub labels: LabelLimits,
+    /// What is kept of streams of deltas.
+    pub streams: StreamLimits,
 }
 
 /// A limit that cannot be.
@@ -95,6 +105,18 @@ pub enum WriteLimitsError {
         /// What was written.
         value: Span,
     },
+    /// More than memory holds.
+    #[error("write.delta_series_max: {value} is not allowed; write 0 (no deltas) to 100000000")]
+    DeltaSeries {
+        /// What was written.
+        value: u64,
+    },
+    /// Shorter than senders pause, or longer than anybody waits.
+    #[error("write.delta_stale_after: {value} is not allowed; write 10s to 7d")]
+    DeltaStale {
+        /// What was written.
+        value: Span,
+    },
 }
 
 impl RawWriteLimits {
@@ -121,6 +143,12 @@ impl RawWriteLimits {
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.body_timeout.0) {
             return Err(WriteLimitsError::Timeout { value: self.body_timeout });
         }
+        if self.delta_series_max > 100_000_000 {
+            return Err(WriteLimitsError::DeltaSeries { value: self.delta_series_max });
+        }
+        if !(Duration::from_secs(10)..=Duration::from_secs(7 * 86_400)).contains(&self.delta_stale_after.0) {
+            return Err(WriteLimitsError::DeltaStale { value: self.delta_stale_after });
+        }
         Ok(WriteLimits {
             body_bytes_max,
             decoded_bytes_max,
@@ -130,6 +158,10 @@ impl RawWriteLimits {
                 labels_max: self.labels_max as usize,
                 name_bytes_max: within("label_name_bytes_max", self.label_name_bytes_max, (32, 64 << 10))?,
                 value_bytes_max: within("label_value_bytes_max", self.label_value_bytes_max, (64, 1 << 20))?,
+            },
+            streams: StreamLimits {
+                series_max: self.delta_series_max as usize,
+                stale_after_ms: self.delta_stale_after.0.as_millis() as i64,
             },
         })
     }
@@ -165,6 +197,14 @@ mod tests {
             (
                 told(&|raw| raw.label_value_bytes_max = Bytes(2 << 20)),
                 format!("write.label_value_bytes_max: 2MiB {within} 64B to 1MiB"),
+            ),
+            (
+                told(&|raw| raw.delta_series_max = 1 << 40),
+                format!("write.delta_series_max: 1099511627776 {within} 0 (no deltas) to 100000000"),
+            ),
+            (
+                told(&|raw| raw.delta_stale_after = Span(Duration::from_secs(1))),
+                format!("write.delta_stale_after: 1s {within} 10s to 7d"),
             ),
             (told(&|raw| raw.body_timeout = Span(Duration::ZERO)), format!("write.body_timeout: 0s {within} 1s to 1h")),
         ] {

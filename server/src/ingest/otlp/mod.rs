@@ -3,7 +3,12 @@
 //! This file walks the request where it lies: gauges and cumulative sums of points that came before (`seen`) become rows
 //! without being decoded. Everything else, and what comes for the first time, goes through `translate`, which knows the rules.
 
+mod deltas;
+mod exponential;
+mod histograms;
 mod seen;
+mod streams;
+mod total;
 mod translate;
 
 use std::sync::Arc;
@@ -13,6 +18,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 pub use seen::{Learned, Seen};
+pub use streams::{Changes, StreamLimits, Streams};
 pub(super) use translate::{any_text, text_of};
 
 use super::labels::LabelLimits;
@@ -21,6 +27,7 @@ use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Sample, Timestamp};
 use crate::store::{Batch, Known, Row, Series};
 use seen::Fingerprint;
+use deltas::Deltas;
 use translate::{Family, Owner, Translation};
 
 /// The scope name by which an agent says that its names are Prometheus' own.
@@ -58,15 +65,27 @@ pub struct Decoded {
     pub problems: Problems,
     /// What [`Seen::learn`] is to be told once the batch is committed.
     pub learned: Learned,
+    /// What becomes of streams of deltas once the batch is committed.
+    pub changes: Option<Changes>,
+    /// The lanes of the deltas, one bit each. Where no changes were given, the deltas are not in the batch, and all is to be decoded
+    /// again while the turns of these lanes are held.
+    pub lanes: u16,
 }
 
 /// Reads a decompressed body. `known` are the store's series, `seen` what came before; the labels of others are held against
-/// `limits`.
+/// `limits`. Deltas are added up in `changes`.
 ///
 /// # Errors
 /// The message as a whole is malformed.
-pub fn decode(body: &[u8], known: &Known<'_>, seen: &Seen, limits: LabelLimits) -> Result<Decoded, DecodeError> {
-    let mut walk = Walk { limits, seen, find: &seen.points(), translation: Translation::new(known), newest: None };
+pub fn decode(
+    body: &[u8],
+    known: &Known<'_>,
+    seen: &Seen,
+    limits: LabelLimits,
+    changes: Option<Changes>,
+) -> Result<Decoded, DecodeError> {
+    let translation = Translation::new(known, changes);
+    let mut walk = Walk { limits, seen, find: &seen.points(), translation, newest: None, lanes: 0 };
     // The smallest points of a real sender take about this many bytes.
     walk.translation.batch.rows.reserve(body.len() / 64);
     let mut fields = Fields(body);
@@ -75,8 +94,8 @@ pub fn decode(body: &[u8], known: &Known<'_>, seen: &Seen, limits: LabelLimits) 
             walk.resource(resource)?;
         }
     }
-    let Translation { batch, problems, learned, .. } = walk.translation;
-    Ok(Decoded { batch, problems, learned })
+    let Translation { batch, problems, learned, changes, .. } = walk.translation;
+    Ok(Decoded { batch, problems, learned, changes, lanes: walk.lanes })
 }
 
 /// A request on its way.
@@ -87,6 +106,7 @@ struct Walk<'a> {
     translation: Translation<'a>,
     /// The newest point of the resource.
     newest: Option<Timestamp>,
+    lanes: u16,
 }
 
 /// What the points of one scope share.
@@ -95,6 +115,8 @@ struct Scope<'a> {
     resource: &'a [u8],
     fingerprint: Fingerprint,
     is_agent: bool,
+    /// The scope's message, and what tells its resource from others, found when the first delta needs it.
+    of_deltas: (&'a [u8], Option<Fingerprint>),
     /// The resource, decoded when the first point needs it.
     owner: Option<Owner>,
 }
@@ -127,9 +149,11 @@ impl<'a> Walk<'a> {
         }
         self.newest = None;
         let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
-        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, owner: None };
+        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, of_deltas: (&[], None), owner: None };
         for message in scopes {
-            scope.is_agent = scope_name(message)? == AGENT_SCOPE;
+            let (name, bytes) = scope_name(message)?;
+            scope.is_agent = name == AGENT_SCOPE;
+            scope.of_deltas.0 = bytes;
             let mut fields = Fields(message);
             while let Some(field) = fields.take()? {
                 if let (2, Value::Bytes(metric)) = field {
@@ -164,10 +188,7 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         let Some(monotonic) = monotonic else {
-            let is_agent = scope.is_agent;
-            let newest = self.translation.metric(Metric::decode(message)?, owner(scope)?, is_agent);
-            self.newest = self.newest.max(newest);
-            return Ok(());
+            return self.decoded(Metric::decode(message)?, scope);
         };
         let kind = [number as u8, u8::from(monotonic), u8::from(scope.is_agent)];
         let parts = [header.name, header.unit, &kind].into_iter().chain(header.metadata.iter().copied());
@@ -185,6 +206,31 @@ impl<'a> Walk<'a> {
                 place += 1;
             }
         }
+        Ok(())
+    }
+
+    /// A metric that has no short way.
+    fn decoded(&mut self, metric: Metric, scope: &mut Scope<'_>) -> Result<(), DecodeError> {
+        let is_agent = scope.is_agent;
+        let seen = self.seen;
+        let deltas = match &metric.data {
+            Some(data) if translate::is(data, AggregationTemporality::Delta) => {
+                let (bytes, origin) = scope.of_deltas;
+                let origin = match origin {
+                    Some(origin) => origin,
+                    None => deltas::origin(&Resource::decode(scope.resource)?, seen),
+                };
+                scope.of_deltas.1 = Some(origin);
+                self.lanes |= deltas::lane(origin);
+                if self.translation.changes.is_none() {
+                    return Ok(());
+                }
+                Some(Deltas::new(seen, (origin, bytes), &metric, data))
+            }
+            _ => None,
+        };
+        let newest = self.translation.metric(metric, owner(scope)?, is_agent, deltas.as_ref());
+        self.newest = self.newest.max(newest);
         Ok(())
     }
 
@@ -256,11 +302,13 @@ fn owner<'a>(scope: &'a mut Scope<'_>) -> Result<&'a Owner, DecodeError> {
     Ok(scope.owner.insert(owner))
 }
 
-fn scope_name(message: &[u8]) -> Result<&[u8], MalformedError> {
-    let mut name: &[u8] = &[];
+/// A scope's name, and its message.
+fn scope_name(message: &[u8]) -> Result<(&[u8], &[u8]), MalformedError> {
+    let (mut name, mut message_of_scope): (&[u8], &[u8]) = (&[], &[]);
     let mut fields = Fields(message);
     while let Some(field) = fields.take()? {
         if let (1, Value::Bytes(scope)) = field {
+            message_of_scope = scope;
             let mut fields = Fields(scope);
             while let Some(field) = fields.take()? {
                 if let (1, Value::Bytes(bytes)) = field {
@@ -269,7 +317,7 @@ fn scope_name(message: &[u8]) -> Result<&[u8], MalformedError> {
             }
         }
     }
-    Ok(name)
+    Ok((name, message_of_scope))
 }
 
 fn header(message: &[u8]) -> Result<Header<'_>, MalformedError> {

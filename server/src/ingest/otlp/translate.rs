@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, DataPointFlags, HistogramDataPoint, Metric, NumberDataPoint, SummaryDataPoint, metric,
-    number_data_point,
+    AggregationTemporality, DataPointFlags, Metric, NumberDataPoint, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -15,15 +14,13 @@ use super::super::labels::{LabelError, LabelLimits};
 use super::super::names::{Shape, label_name, metric_name};
 use super::super::problems::Problems;
 use super::seen::{Fingerprint, Learned};
+use super::deltas::Deltas;
+use super::streams::Changes;
 use crate::series::{Labels, NAME, Sample, Timestamp};
 use crate::store::{Batch, Finder, Known, MetricMetadata, Row, Series};
 
 /// Metadata key by which a gauge says what it was before it came to OpenTelemetry.
 const PROMETHEUS_TYPE: &str = "prometheus.type";
-
-/// Most buckets of a histogram and quantiles of a summary: each becomes a series with all labels of its point, so a request
-/// of a few megabytes could fill the memory.
-const PARTS_MAX: usize = 1_000;
 
 type Pair = (String, String);
 
@@ -32,6 +29,8 @@ pub struct Translation<'a> {
     pub batch: Batch,
     pub problems: Problems,
     pub learned: Learned,
+    /// What becomes of streams of deltas; `None` where none are taken in this pass.
+    pub changes: Option<Changes>,
     finder: Finder<'a>,
     /// The series of the last point, where the store has it.
     last: Option<Arc<Series>>,
@@ -46,7 +45,8 @@ pub struct Owner {
 
 /// What all points of one metric share.
 pub struct Family {
-    name: String,
+    /// The Prometheus name.
+    pub name: String,
 }
 
 impl Owner {
@@ -60,8 +60,9 @@ impl Owner {
 
 impl<'a> Translation<'a> {
     /// Nothing yet.
-    pub fn new(known: &'a Known<'_>) -> Translation<'a> {
+    pub fn new(known: &'a Known<'_>, changes: Option<Changes>) -> Translation<'a> {
         Translation {
+            changes,
             batch: Batch::default(),
             problems: Problems::default(),
             learned: Learned::default(),
@@ -87,13 +88,19 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Takes a metric of any kind; returns the time of its newest point.
-    pub fn metric(&mut self, metric: Metric, owner: &Owner, is_agent: bool) -> Option<Timestamp> {
+    /// Takes a metric of any kind; returns the time of its newest point. `deltas` are the streams of a metric of deltas.
+    pub fn metric(
+        &mut self,
+        metric: Metric,
+        owner: &Owner,
+        is_agent: bool,
+        deltas: Option<&Deltas<'_>>,
+    ) -> Option<Timestamp> {
         let family = self.open(&metric, owner, is_agent)?;
         let known = self.batch.rows.len();
         let new = self.batch.series.len();
         if let Some(data) = metric.data
-            && !self.data(&family, owner, data)
+            && !self.data((&family, owner), data, deltas)
         {
             self.batch.metadata.pop();
         }
@@ -140,35 +147,38 @@ impl<'a> Translation<'a> {
     }
 
     /// Takes the points; `false` where none of them can be.
-    fn data(&mut self, family: &Family, owner: &Owner, data: metric::Data) -> bool {
-        let cumulative = AggregationTemporality::Cumulative as i32;
-        let refused = |what: &str| format!("metric `{}` is {what}", family.name);
-        let (points, reason) = match data {
-            metric::Data::Gauge(gauge) => {
-                for point in &gauge.data_points {
-                    self.number(family, owner, point);
-                }
-                return true;
-            }
-            metric::Data::Histogram(histogram) if histogram.aggregation_temporality == cumulative => {
-                histogram.data_points.iter().for_each(|point| self.histogram(family, owner, point));
-                return true;
-            }
+    fn data(&mut self, (family, owner): (&Family, &Owner), data: metric::Data, deltas: Option<&Deltas<'_>>) -> bool {
+        let points = points_of(&data);
+        match data {
+            metric::Data::Gauge(gauge) => gauge.data_points.iter().for_each(|point| {
+                self.number(family, owner, point);
+            }),
             metric::Data::Summary(summary) => {
                 summary.data_points.iter().for_each(|point| self.summary(family, owner, point));
-                return true;
             }
-            metric::Data::Sum(sum) => (sum.data_points.len(), refused("not cumulative; set the sender to cumulative")),
-            metric::Data::Histogram(histogram) => {
-                (histogram.data_points.len(), refused("not cumulative; set the sender to cumulative"))
+            data if deltas.is_none() && !is(&data, AggregationTemporality::Cumulative) => {
+                let reason = "says neither cumulative nor delta; set the sender's temporality";
+                self.problems.add(points, format_args!("metric `{}` {reason}", family.name));
+                return false;
             }
-            metric::Data::ExponentialHistogram(histogram) => (
-                histogram.data_points.len(),
-                refused("an exponential histogram; set the sender to explicit bucket histograms"),
-            ),
-        };
-        self.problems.add(points as u64, reason);
-        false
+            metric::Data::Sum(sum) => sum.data_points.iter().for_each(|point| match deltas {
+                Some(deltas) => self.delta_number((family, owner), deltas, point, sum.is_monotonic),
+                None => {
+                    self.number(family, owner, point);
+                }
+            }),
+            metric::Data::Histogram(histogram) => histogram.data_points.iter().for_each(|point| match deltas {
+                Some(deltas) => self.delta_histogram((family, owner), deltas, point),
+                None => self.histogram(family, owner, point),
+            }),
+            metric::Data::ExponentialHistogram(histogram) => {
+                histogram.data_points.iter().for_each(|point| match deltas {
+                    Some(deltas) => self.delta_exponential((family, owner), deltas, point),
+                    None => self.exponential(family, owner, point),
+                });
+            }
+        }
+        true
     }
 
     /// Takes one number; returns its time where it was taken.
@@ -187,67 +197,8 @@ impl<'a> Translation<'a> {
         self.point(family, &attributes, point.time_unix_nano, &mut |add| add("", None, value))
     }
 
-    fn histogram(&mut self, family: &Family, owner: &Owner, point: &HistogramDataPoint) {
-        let (bounds, counts) = (&point.explicit_bounds, &point.bucket_counts);
-        let absent = is_absent(point.flags);
-        if !absent && !counts.is_empty() && counts.len() != bounds.len() + 1 {
-            let reason = format!(
-                "point of histogram `{}` has {} bounds and {} buckets",
-                family.name,
-                bounds.len(),
-                counts.len()
-            );
-            self.problems.add(1, reason);
-            return;
-        }
-        if self.has_too_many(family, bounds.len()) {
-            return;
-        }
-        let attributes = Attributes { owner, of_point: &point.attributes };
-        self.point(family, &attributes, point.time_unix_nano, &mut |add| {
-            let value = |value: f64| (!absent).then_some(value);
-            let mut below = 0u64;
-            for (bound, count) in bounds.iter().zip(counts.iter().chain(std::iter::repeat(&0))) {
-                below = below.saturating_add(*count);
-                if absent || !counts.is_empty() {
-                    add("_bucket", Some(("le", bound.to_string())), value(below as f64))?;
-                }
-            }
-            add("_bucket", Some(("le", "+Inf".to_owned())), value(point.count as f64))?;
-            if let Some(sum) = point.sum.or(absent.then_some(0.0)) {
-                add("_sum", None, value(sum))?;
-            }
-            add("_count", None, value(point.count as f64))
-        });
-    }
-
-    fn summary(&mut self, family: &Family, owner: &Owner, point: &SummaryDataPoint) {
-        let absent = is_absent(point.flags);
-        if self.has_too_many(family, point.quantile_values.len()) {
-            return;
-        }
-        let attributes = Attributes { owner, of_point: &point.attributes };
-        self.point(family, &attributes, point.time_unix_nano, &mut |add| {
-            let value = |value: f64| (!absent).then_some(value);
-            for quantile in &point.quantile_values {
-                add("", Some(("quantile", quantile.quantile.to_string())), value(quantile.value))?;
-            }
-            add("_sum", None, value(point.sum))?;
-            add("_count", None, value(point.count as f64))
-        });
-    }
-
-    fn has_too_many(&mut self, family: &Family, parts: usize) -> bool {
-        let too_many = parts > PARTS_MAX;
-        if too_many {
-            let reason = format_args!("point of `{}` has {parts} buckets, more than {PARTS_MAX}", family.name);
-            self.problems.add(1, reason);
-        }
-        too_many
-    }
-
     /// Takes one point. `parts` names the series that it consists of: suffix, extra label, value (`None`: the series ended).
-    fn point(
+    pub(super) fn point(
         &mut self,
         family: &Family,
         attributes: &Attributes<'_>,
@@ -287,15 +238,15 @@ impl<'a> Translation<'a> {
 }
 
 /// Where the labels of a point come from.
-struct Attributes<'a> {
-    owner: &'a Owner,
-    of_point: &'a [KeyValue],
+pub(super) struct Attributes<'a> {
+    pub owner: &'a Owner,
+    pub of_point: &'a [KeyValue],
 }
 
 /// Adds one series of a point.
-type Add<'a> = dyn FnMut(&str, Option<(&str, String)>, Option<f64>) -> Result<(), LabelError> + 'a;
+pub(super) type Add<'a> = dyn FnMut(&str, Option<(&str, String)>, Option<f64>) -> Result<(), LabelError> + 'a;
 /// Adds all series of a point.
-type Parts<'a> = dyn FnMut(&mut Add<'_>) -> Result<(), LabelError> + 'a;
+pub(super) type Parts<'a> = dyn FnMut(&mut Add<'_>) -> Result<(), LabelError> + 'a;
 
 /// The labels of a point: its attributes, then an extra one, then job and instance, then the name; the later win.
 fn labels_of(
@@ -325,6 +276,17 @@ fn labels_of(
     Ok(labels)
 }
 
+/// Whether data with a temporality has this one.
+pub(super) fn is(data: &metric::Data, temporality: AggregationTemporality) -> bool {
+    let said = match data {
+        metric::Data::Sum(sum) => sum.aggregation_temporality,
+        metric::Data::Histogram(histogram) => histogram.aggregation_temporality,
+        metric::Data::ExponentialHistogram(histogram) => histogram.aggregation_temporality,
+        metric::Data::Gauge(_) | metric::Data::Summary(_) => return false,
+    };
+    said == temporality as i32
+}
+
 fn points_of(data: &metric::Data) -> u64 {
     let points = match data {
         metric::Data::Gauge(gauge) => gauge.data_points.len(),
@@ -336,7 +298,7 @@ fn points_of(data: &metric::Data) -> u64 {
     points as u64
 }
 
-fn is_absent(flags: u32) -> bool {
+pub(super) fn is_absent(flags: u32) -> bool {
     flags & DataPointFlags::NoRecordedValueMask as u32 != 0
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use opentelemetry_proto::tonic::common::v1::{ArrayValue, InstrumentationScope};
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
-use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogram, ExponentialHistogramDataPoint};
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, exponential_histogram_data_point,
+};
 use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, ScopeMetrics, Sum, Summary};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
@@ -64,7 +66,7 @@ fn request(resource: &[(&str, &str)], scope: &str, metrics: Vec<Metric>) -> Vec<
 fn check(body: &[u8], expected: &Expect) {
     let dir = tempfile::tempdir().unwrap();
     let Decoded { batch, problems, .. } =
-        decode(body, &open(&dir).known(), &Seen::default(), LabelLimits::default()).unwrap();
+        decode(body, &open(&dir).known(), &Seen::default(), LabelLimits::default(), Some(changes())).unwrap();
     let mut text = String::new();
     for (labels, samples) in &batch.series {
         let samples: Vec<String> = samples
@@ -80,6 +82,10 @@ fn check(body: &[u8], expected: &Expect) {
         writeln!(text, "! {problems}").unwrap();
     }
     expected.assert_eq(&text);
+}
+
+fn changes() -> Changes {
+    Changes::new(&Arc::default(), T as i64 / 1_000_000)
 }
 
 fn open(dir: &tempfile::TempDir) -> Arc<Store> {
@@ -179,14 +185,16 @@ fn histograms_and_summaries_become_classic_series() {
 
 #[test]
 fn what_is_not_taken_is_named() {
+    let point = |scale| ExponentialHistogramDataPoint { time_unix_nano: T, scale, ..Default::default() };
+    let wide = ExponentialHistogramDataPoint { zero_threshold: f64::NAN, ..point(0) };
     let exponential = metric::Data::ExponentialHistogram(ExponentialHistogram {
-        data_points: vec![ExponentialHistogramDataPoint::default()],
+        data_points: vec![point(-12), wide],
         aggregation_temporality: AggregationTemporality::Cumulative as i32,
     });
     let no_value = NumberDataPoint { value: None, ..number(&[], 1.0) };
     let no_time = NumberDataPoint { time_unix_nano: 0, ..number(&[], 1.0) };
     let metrics = vec![
-        metric("a", "", sum(vec![number(&[], 1.0); 2], AggregationTemporality::Delta)),
+        metric("a", "", sum(vec![number(&[], 1.0); 2], AggregationTemporality::Unspecified)),
         metric("b", "", exponential),
         metric("c", "", gauge(vec![no_value, no_time, number(&[("", "x")], 1.0), number(&[], 2.0)])),
         metric("°", "", gauge(vec![])),
@@ -196,8 +204,9 @@ fn what_is_not_taken_is_named() {
         &request(&[], "lib", metrics),
         &expect![[r"
             c 2
+            # b histogram
             # c gauge
-            ! 8 not stored: metric `a_total` is not cumulative; set the sender to cumulative; metric `b` is an exponential histogram; set the sender to explicit bucket histograms; point of `c` has no value; point of `c` has no time; point of `c`: label without a name, with the value `x`; metric name `°` has no letter or digit; metric `d` has no data
+            ! 9 not stored: metric `a_total` says neither cumulative nor delta; set the sender's temporality; point of `b` has the scale -12, at least -11 is taken; point of `b` has the zero threshold NaN; point of `c` has no value; point of `c` has no time; point of `c`: label without a name, with the value `x`; metric name `°` has no letter or digit; metric `d` has no data
         "]],
     );
 }
@@ -232,7 +241,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let dir = tempfile::tempdir().unwrap();
-        let _ = decode(&bytes, &open(&dir).known(), &Seen::default(), LabelLimits::default());
+        let _ = decode(&bytes, &open(&dir).known(), &Seen::default(), LabelLimits::default(), Some(changes()));
     }
 }
 
@@ -255,7 +264,7 @@ fn what_would_blow_up_is_refused_before_it_does() {
     let begun = std::time::Instant::now();
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
-    let decode = |body: &[u8]| decode(body, &store.known(), &Seen::default(), LabelLimits::default()).unwrap();
+    let decode = |body: &[u8]| decode(body, &store.known(), &Seen::default(), LabelLimits::default(), None).unwrap();
     let Decoded { batch, problems, .. } =
         decode(&request(&[("service.name", "s")], "", vec![metric("m", "", points), metric("h", "", wide), named]));
     assert_eq!((batch.series.len(), problems.count()), (1, 5), "{problems}");
@@ -284,7 +293,7 @@ fn points_that_came_before_give_the_same_without_being_decoded() {
     };
     let resource = [("service.name", "api"), ("host.name", "h9"), ("os.type", "linux")];
     let take = |body: &[u8]| {
-        let Decoded { batch, problems, learned } = decode(body, &store.known(), &seen, LabelLimits::default()).unwrap();
+        let Decoded { batch, problems, learned, .. } = decode(body, &store.known(), &seen, LabelLimits::default(), None).unwrap();
         let show = |(labels, sample): (&Labels, &Sample)| format!("{labels} {} {:x}", sample.t, sample.v.to_bits());
         let text: Vec<String> = batch.samples().map(show).collect();
         let counts = (batch.rows.len(), batch.metadata.len(), learned.points.len(), problems.count());
@@ -317,4 +326,129 @@ fn points_that_came_before_give_the_same_without_being_decoded() {
         let (text, _) = take(&body);
         assert!(text.iter().any(|line| line.contains(first)), "{first}: {text:?}");
     }
+}
+
+/// A number of the time from `start` to `end`, in seconds after `T`.
+fn delta(attributes: &[(&str, &str)], (start, end): (u64, u64), value: f64) -> NumberDataPoint {
+    let nanos = |s: u64| T + s * 1_000_000_000;
+    let point = number(attributes, value);
+    NumberDataPoint { start_time_unix_nano: nanos(start), time_unix_nano: nanos(end), ..point }
+}
+
+#[test]
+fn deltas_are_added_up() {
+    let (ab, ba) = ([("a", "1"), ("b", "2")], [("b", "2"), ("a", "1")]);
+    let late = AggregationTemporality::Delta;
+    let points = vec![
+        delta(&ab, (0, 10), 1.0),
+        delta(&ba, (10, 20), 2.0),
+        // Sent twice; begins before the stream; a gap; an overlap.
+        delta(&ab, (10, 20), 2.0),
+        NumberDataPoint { start_time_unix_nano: T - 1, ..delta(&ab, (0, 25), 9.0) },
+        delta(&ab, (30, 40), 4.0),
+        delta(&ab, (35, 50), 8.0),
+        delta(&ab, (50, 60), -1.0),
+        delta(&ab, (50, 60), f64::NAN),
+        delta(&ab, (0, 700), 1.0),
+        NumberDataPoint { flags: 1, value: None, ..delta(&ab, (50, 60), 0.0) },
+        delta(&ab, (60, 70), 16.0),
+    ];
+    let levels = vec![delta(&[], (0, 10), 5.0), delta(&[], (10, 20), -2.0)];
+    let Some(metric::Data::Sum(level)) = metric("", "", sum(levels, late)).data else { unreachable!() };
+    let level = metric::Data::Sum(Sum { is_monotonic: false, ..level });
+    check(
+        &request(&[], "lib", vec![metric("requests", "", sum(points, late)), metric("open", "", level)]),
+        &expect![[r#"
+            requests_total{a="1", b="2"} 0 1 3 7 15 stale 0 16
+            open 5 3
+            # requests_total counter
+            # open gauge
+            ! 5 not stored: point of `requests_total` is a delta not newer than the one before; it was sent twice or is late; point of `requests_total` is a delta that begins before its stream does; two senders may use the same attributes; point of `requests_total` is a negative delta of what only grows; point of `requests_total` is the delta NaN, which cannot be added; point of `requests_total` is a delta more than 10 minutes ahead of the server's clock
+        "#]],
+    );
+}
+
+#[test]
+fn deltas_of_histograms_are_added_up_bucket_by_bucket() {
+    let nanos = |s: u64| T + s * 1_000_000_000;
+    let point = |start, counts: [u64; 3], sum| HistogramDataPoint {
+        start_time_unix_nano: nanos(start),
+        time_unix_nano: nanos(start + 10),
+        count: counts.iter().sum(),
+        sum,
+        bucket_counts: counts.to_vec(),
+        explicit_bounds: vec![1.0, 2.0],
+        ..HistogramDataPoint::default()
+    };
+    let first = HistogramDataPoint { start_time_unix_nano: 0, ..point(0, [1, 0, 2], Some(9.5)) };
+    let others = HistogramDataPoint { explicit_bounds: vec![1.0, 3.0], ..point(20, [1, 0, 0], None) };
+    let histogram = metric::Data::Histogram(Histogram {
+        data_points: vec![first, point(10, [1, 1, 0], Some(2.0)), others],
+        aggregation_temporality: AggregationTemporality::Delta as i32,
+    });
+    check(
+        &request(&[], "lib", vec![metric("lat", "s", histogram)]),
+        &expect![[r#"
+            lat_seconds_bucket{le="1"} 1
+            lat_seconds_bucket{le="2"} 1
+            lat_seconds_bucket{le="+Inf"} 3
+            lat_seconds_sum 9.5
+            lat_seconds_count 3
+            lat_seconds_bucket{le="1"} 2
+            lat_seconds_bucket{le="2"} 3
+            lat_seconds_bucket{le="+Inf"} 5
+            lat_seconds_sum 11.5
+            lat_seconds_count 5
+            lat_seconds_bucket{le="1"} 1
+            lat_seconds_bucket{le="3"} 1
+            lat_seconds_bucket{le="+Inf"} 1
+            lat_seconds_count 1
+            # lat_seconds histogram
+        "#]],
+    );
+}
+
+#[test]
+fn exponential_histograms_become_classic_series() {
+    let buckets = |offset, counts: &[u64]| {
+        let bucket_counts = counts.to_vec();
+        Some(exponential_histogram_data_point::Buckets { offset, bucket_counts })
+    };
+    let point = ExponentialHistogramDataPoint {
+        time_unix_nano: T,
+        count: 10,
+        sum: Some(12.5),
+        scale: 0,
+        zero_count: 2,
+        zero_threshold: 0.25,
+        positive: buckets(0, &[3, 0, 1]),
+        negative: buckets(-1, &[4]),
+        ..ExponentialHistogramDataPoint::default()
+    };
+    let ended = ExponentialHistogramDataPoint { flags: 1, positive: None, negative: None, ..point.clone() };
+    let histogram = metric::Data::ExponentialHistogram(ExponentialHistogram {
+        data_points: vec![point, ended],
+        aggregation_temporality: AggregationTemporality::Cumulative as i32,
+    });
+    check(
+        &request(&[], "lib", vec![metric("lat", "", histogram)]),
+        &expect![[r#"
+            lat_bucket{le="-1"} 0
+            lat_bucket{le="-0.5"} 4
+            lat_bucket{le="-0.25"} 4
+            lat_bucket{le="0.25"} 6
+            lat_bucket{le="1"} 6
+            lat_bucket{le="2"} 9
+            lat_bucket{le="4"} 9
+            lat_bucket{le="8"} 10
+            lat_bucket{le="+Inf"} 10
+            lat_sum 12.5
+            lat_count 10
+            lat_bucket{le="0.25"} stale
+            lat_bucket{le="+Inf"} stale
+            lat_sum stale
+            lat_count stale
+            # lat histogram
+        "#]],
+    );
 }

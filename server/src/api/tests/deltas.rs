@@ -1,0 +1,180 @@
+//! Tests of OTLP deltas through the router: what is stored of them, and what PromQL says of that.
+
+use axum::body::{Body as RequestBody, to_bytes};
+use axum::http::Request;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, ScopeMetrics, Sum, metric,
+};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::clock;
+use crate::ingest::otlp::StreamLimits;
+use crate::query::{self, Limits};
+use crate::store::StoreOptions;
+
+const NOW: i64 = 1_790_000_000_000;
+const DELTA: i32 = AggregationTemporality::Delta as i32;
+
+fn store(disk_reserve_bytes: u64) -> (TempDir, Arc<Store>) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { disk_reserve_bytes, ..StoreOptions::default() };
+    let store = Store::open(dir.path(), options, &[], NOW).unwrap();
+    (dir, store)
+}
+
+fn receiver(store: &Arc<Store>, streams: StreamLimits) -> Receiver {
+    Receiver {
+        store: Arc::clone(store),
+        clock: clock::fixed(NOW),
+        limits: RawWriteLimits::default().check().unwrap(),
+        presence: Arc::default(),
+        verdicts: Arc::default(),
+        decodes: Arc::new(Semaphore::new(DECODES_MAX)),
+        budget: Budget::new(1 << 30),
+        buffers: Arc::default(),
+        seen: Arc::default(),
+        streams: Arc::new(otlp::Streams::new(streams)),
+        turns: Arc::default(),
+    }
+}
+
+async fn post(receiver: &Receiver, headers: &[(&str, &str)], data: metric::Data) -> (u16, String) {
+    let metric = Metric { name: "work".to_owned(), data: Some(data), ..Metric::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
+    let mut request = Request::post("/v1/metrics");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = RequestBody::from(ExportMetricsServiceRequest { resource_metrics }.encode_to_vec());
+    let response = routes(receiver.clone()).oneshot(request.body(body).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    (status, String::from_utf8_lossy(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).into_owned())
+}
+
+/// The time of a delta that ends so many seconds before now and is ten seconds long.
+fn nanos(before_s: i64) -> (u64, u64) {
+    let end = (NOW - before_s * 1_000) as u64 * 1_000_000;
+    (end - 10_000_000_000, end)
+}
+
+fn sum(before_s: i64, value: i64) -> metric::Data {
+    let (start_time_unix_nano, time_unix_nano) = nanos(before_s);
+    let value = Some(Value::AsInt(value));
+    let point = NumberDataPoint { start_time_unix_nano, time_unix_nano, value, ..NumberDataPoint::default() };
+    metric::Data::Sum(Sum { data_points: vec![point], aggregation_temporality: DELTA, is_monotonic: true })
+}
+
+fn ask(store: &Arc<Store>, text: &str) -> f64 {
+    let answer = query::instant(&**store, &query::parse(text).unwrap(), NOW, &Limits::default()).unwrap();
+    let query::Value::Vector(samples) = answer.value else { panic!("{text} is no vector") };
+    assert_eq!(samples.len(), 1, "{text}");
+    samples[0].sample.v
+}
+
+#[tokio::test]
+async fn a_refused_batch_that_comes_again_counts_once() {
+    let ((_full_dir, full), (_dir, store)) = (store(u64::MAX), store(0));
+    let roomy = receiver(&store, StreamLimits::default());
+    // The same server while its disk is full.
+    let refusing = Receiver { store: full, ..roomy.clone() };
+    assert_eq!(post(&roomy, &[], sum(20, 5)).await, (200, String::new()));
+    assert_eq!(post(&refusing, &[], sum(10, 7)).await.0, 503);
+    assert_eq!(post(&refusing, &[], sum(10, 7)).await.0, 503);
+    assert_eq!(post(&roomy, &[], sum(10, 7)).await, (200, String::new()));
+    assert_eq!(ask(&store, "work_total"), 12.0);
+    // The answer was lost: it is sent again.
+    let (status, answer) = post(&roomy, &[], sum(10, 7)).await;
+    assert!(status == 200 && answer.contains("not newer than the one before"), "{answer}");
+    assert_eq!(ask(&store, "work_total"), 12.0);
+    assert_eq!(post(&roomy, &[], sum(0, 1)).await, (200, String::new()));
+    assert_eq!(ask(&store, "work_total"), 13.0);
+    // From the zero a millisecond after the first start to the last sample there are 29.999 s.
+    assert!((ask(&store, "increase(work_total[30s])") - 13.0).abs() < 0.01);
+}
+
+#[tokio::test]
+async fn an_agents_batch_that_comes_twice_counts_once() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits::default());
+    let agent = |seq| [(HEADER_AGENT, "h1"), (HEADER_EPOCH, "abc"), (HEADER_CLASS, "metrics"), (HEADER_SEQ, seq)];
+    for (seq, data) in [("1", sum(20, 5)), ("1", sum(10, 7)), ("2", sum(0, 2))] {
+        assert_eq!(post(&receiver, &agent(seq), data).await.0, 200);
+    }
+    assert_eq!(ask(&store, "work_total"), 7.0, "the second has the number of the first");
+}
+
+#[tokio::test]
+async fn requests_of_one_stream_at_the_same_time_follow_each_other() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits::default());
+    let sent: Vec<_> = (0..16)
+        .map(|n| {
+            let receiver = receiver.clone();
+            // All but the end of the same time: whichever comes later than a newer one is dropped and told.
+            tokio::spawn(async move { post(&receiver, &[], sum(-n, 1)).await.1.is_empty() })
+        })
+        .collect();
+    let mut taken = 0;
+    for one in sent {
+        taken += u32::from(one.await.unwrap());
+    }
+    let last = query::instant(
+        &*store,
+        &query::parse("work_total").unwrap(),
+        NOW + 20_000,
+        &Limits::default(),
+    );
+    let query::Value::Vector(samples) = last.unwrap().value else { unreachable!() };
+    assert_eq!(samples[0].sample.v, f64::from(taken));
+}
+
+#[tokio::test]
+async fn a_stream_beyond_the_limit_is_named() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits { series_max: 0, ..StreamLimits::default() });
+    let (status, answer) = post(&receiver, &[], sum(0, 1)).await;
+    assert!(status == 200 && answer.contains("write.delta_series_max (0)"), "{answer}");
+}
+
+#[tokio::test]
+async fn quantiles_of_exponential_histograms_are_right_within_a_bucket() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits::default());
+    // Ten values in each bucket of scale 3 from 2^-4 to 2^4, then as many at scale 2.
+    for (before_s, scale, per_bucket) in [(20, 3, 10), (10, 3, 10), (0, 2, 20)] {
+        let (start_time_unix_nano, time_unix_nano) = nanos(before_s);
+        let octaves = 4 << scale;
+        let buckets = Buckets { offset: -octaves, bucket_counts: vec![per_bucket; 2 * octaves as usize] };
+        let point = ExponentialHistogramDataPoint {
+            start_time_unix_nano,
+            time_unix_nano,
+            count: 640,
+            sum: Some(1_000.0),
+            scale,
+            positive: Some(buckets),
+            ..ExponentialHistogramDataPoint::default()
+        };
+        let data_points = vec![point];
+        let data = ExponentialHistogram { data_points, aggregation_temporality: DELTA };
+        assert_eq!(post(&receiver, &[], metric::Data::ExponentialHistogram(data)).await, (200, String::new()));
+    }
+    assert_eq!(ask(&store, "work_count"), 1_920.0);
+    assert_eq!(ask(&store, "work_sum"), 3_000.0);
+    assert!((ask(&store, "increase(work_count[30s])") - 1_920.0).abs() < 2.0);
+    assert_eq!(ask(&store, "count(work_bucket)"), 67.0, "65 boundaries of scale 3, of which 33 go on; zero, +Inf");
+    let width = 0.25f64.exp2();
+    for (q, exact) in [(0.25, -2.0f64), (0.5, 0.0), (0.75, 2.0), (0.99, 3.92)] {
+        for of in ["work_bucket", "rate(work_bucket[30s])"] {
+            let found = ask(&store, &format!("histogram_quantile({q}, {of})"));
+            let off = found / exact.exp2();
+            assert!((1.0 / width..=width).contains(&off), "{q} of {of}: {found}, not {}", exact.exp2());
+        }
+    }
+}
