@@ -125,12 +125,7 @@ async fn requests_of_one_stream_at_the_same_time_follow_each_other() {
     for one in sent {
         taken += u32::from(one.await.unwrap());
     }
-    let last = query::instant(
-        &*store,
-        &query::parse("work_total").unwrap(),
-        NOW + 20_000,
-        &Limits::default(),
-    );
+    let last = query::instant(&*store, &query::parse("work_total").unwrap(), NOW + 20_000, &Limits::default());
     let query::Value::Vector(samples) = last.unwrap().value else { unreachable!() };
     assert_eq!(samples[0].sample.v, f64::from(taken));
 }

@@ -199,7 +199,8 @@ impl Translation<'_> {
     /// A sum that once took what is no number would be none for ever.
     fn finite(&mut self, family: &Family, value: f64) -> Option<f64> {
         if !value.is_finite() {
-            self.problems.add(1, format_args!("point of `{}` is the delta {value}, which cannot be added", family.name));
+            self.problems
+                .add(1, format_args!("point of `{}` is the delta {value}, which cannot be added", family.name));
         }
         value.is_finite().then_some(value)
     }

@@ -26,8 +26,8 @@ use super::problems::Problems;
 use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Sample, Timestamp};
 use crate::store::{Batch, Known, Row, Series};
-use seen::Fingerprint;
 use deltas::Deltas;
+use seen::Fingerprint;
 use translate::{Family, Owner, Translation};
 
 /// The scope name by which an agent says that its names are Prometheus' own.
@@ -149,7 +149,8 @@ impl<'a> Walk<'a> {
         }
         self.newest = None;
         let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
-        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, of_deltas: (&[], None), owner: None };
+        let mut scope =
+            Scope { limits: self.limits, resource, fingerprint, is_agent: false, of_deltas: (&[], None), owner: None };
         for message in scopes {
             let (name, bytes) = scope_name(message)?;
             scope.is_agent = name == AGENT_SCOPE;

@@ -70,7 +70,9 @@ pub enum DeltaError {
     #[error("is a delta more than 10 minutes ahead of the server's clock")]
     Future,
     /// No room.
-    #[error("is a new delta stream beyond the limit write.delta_series_max ({series_max}); set the sender to cumulative")]
+    #[error(
+        "is a new delta stream beyond the limit write.delta_series_max ({series_max}); set the sender to cumulative"
+    )]
     Limit {
         /// The limit.
         series_max: usize,
@@ -155,7 +157,12 @@ impl Changes {
         added.map(|(stream, added)| (stream, added.is_none()))
     }
 
-    fn try_add(&mut self, id: Fingerprint, during: During, delta: Amount) -> Result<(Stream, Option<Added>), DeltaError> {
+    fn try_add(
+        &mut self,
+        id: Fingerprint,
+        during: During,
+        delta: Amount,
+    ) -> Result<(Stream, Option<Added>), DeltaError> {
         if (during.end / 1_000_000) as Timestamp > self.now + FUTURE_MS_MAX {
             return Err(DeltaError::Future);
         }

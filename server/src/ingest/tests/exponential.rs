@@ -30,10 +30,7 @@ fn of(values: &[f64], scale: i32) -> Exponential {
 fn zeros_are_as_wide_as_their_threshold() {
     let wide = ExponentialHistogramDataPoint { zero_threshold: 3.0, ..point(0, (0, vec![1, 1, 1]), (1, vec![1])) };
     // Values of (1, 2] are within it, those of (2, 4] may be; below -2 stands before it.
-    assert_eq!(
-        Exponential::read(&wide).unwrap().below(),
-        [(-4.0, 0), (-2.0, 1), (3.0, 3), (4.0, 4), (8.0, 5)]
-    );
+    assert_eq!(Exponential::read(&wide).unwrap().below(), [(-4.0, 0), (-2.0, 1), (3.0, 3), (4.0, 4), (8.0, 5)]);
 }
 
 #[test]
@@ -48,8 +45,11 @@ fn a_coarser_scale_keeps_every_second_boundary_bit_for_bit() {
 
 #[test]
 fn hostile_indices_end_within_the_bound() {
-    for (scale, offset) in [(20, i32::MIN), (20, i32::MAX), (-11, i32::MIN), (-11, i32::MAX), (i32::MAX, 5), (i32::MAX, -5)] {
-        let mut read = Exponential::read(&point(scale, (offset, vec![1; 9_999]), (-offset.max(-9), vec![1; 9_999]))).unwrap();
+    for (scale, offset) in
+        [(20, i32::MIN), (20, i32::MAX), (-11, i32::MIN), (-11, i32::MAX), (i32::MAX, 5), (i32::MAX, -5)]
+    {
+        let mut read =
+            Exponential::read(&point(scale, (offset, vec![1; 9_999]), (-offset.max(-9), vec![1; 9_999]))).unwrap();
         read.add(Exponential::read(&point(20, (0, vec![1; 99_999]), (0, vec![1; 99_999]))).unwrap());
         let below = read.below();
         assert!(below.len() <= BOUNDARIES_MAX, "{} boundaries", below.len());

@@ -293,7 +293,8 @@ fn points_that_came_before_give_the_same_without_being_decoded() {
     };
     let resource = [("service.name", "api"), ("host.name", "h9"), ("os.type", "linux")];
     let take = |body: &[u8]| {
-        let Decoded { batch, problems, learned, .. } = decode(body, &store.known(), &seen, LabelLimits::default(), None).unwrap();
+        let Decoded { batch, problems, learned, .. } =
+            decode(body, &store.known(), &seen, LabelLimits::default(), None).unwrap();
         let show = |(labels, sample): (&Labels, &Sample)| format!("{labels} {} {:x}", sample.t, sample.v.to_bits());
         let text: Vec<String> = batch.samples().map(show).collect();
         let counts = (batch.rows.len(), batch.metadata.len(), learned.points.len(), problems.count());
