@@ -66,7 +66,7 @@ pub fn instant(source: &dyn Source, expr: &Expr, at: Timestamp, limits: &Limits)
     let mut clock = Clock::start();
     let grid = Grid::once(at);
     let expr = &*resolve(expr, Context { step_s: 0.0, range_s: 0.0 })?;
-    let evaluator = Evaluator::new(source, limits, grid, false);
+    let evaluator = Evaluator::new(source, limits, (expr, grid), false);
     clock.prepared();
     let value = match expr.unwrapped() {
         Expr::Range(_) | Expr::Subquery(_) => {
@@ -122,7 +122,7 @@ pub fn range(source: &dyn Source, expr: &Expr, range: StepRange, limits: &Limits
         range_s: range.end.saturating_sub(range.start) as f64 / 1000.0,
     };
     let expr = &*resolve(expr, context)?;
-    let evaluator = Evaluator::new(source, limits, grid, true);
+    let evaluator = Evaluator::new(source, limits, (expr, grid), true);
     clock.prepared();
     let frame = evaluator.eval(expr, &grid)?;
     clock.evaluated();

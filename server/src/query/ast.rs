@@ -297,27 +297,28 @@ impl Expr {
     /// All selectors of the expression, in the order of the text: for checks of rules and dashboards.
     pub fn selectors(&self) -> Vec<&Selector> {
         let mut found = Vec::new();
-        self.collect_selectors(&mut found);
+        self.each_selector(&mut |selector, _| found.push(selector));
         found
     }
 
-    fn collect_selectors<'a>(&'a self, found: &mut Vec<&'a Selector>) {
+    /// Shows all selectors in the order of the text, with the width of the range where one has a range.
+    pub(super) fn each_selector<'a>(&'a self, show: &mut impl FnMut(&'a Selector, Option<i64>)) {
         match self {
             Expr::Number(_) | Expr::Text(_) => {}
-            Expr::Selector(selector) => found.push(selector),
-            Expr::Range(range) => found.push(&range.selector),
-            Expr::Subquery(subquery) => subquery.expr.collect_selectors(found),
-            Expr::Paren(inner) | Expr::Negate(inner) => inner.collect_selectors(found),
-            Expr::Call(call) => call.args.iter().for_each(|arg| arg.collect_selectors(found)),
+            Expr::Selector(selector) => show(selector, None),
+            Expr::Range(range) => show(&range.selector, Some(range.range_ms)),
+            Expr::Subquery(subquery) => subquery.expr.each_selector(show),
+            Expr::Paren(inner) | Expr::Negate(inner) => inner.each_selector(show),
+            Expr::Call(call) => call.args.iter().for_each(|arg| arg.each_selector(show)),
             Expr::Aggregate(aggregate) => {
                 if let Some(param) = &aggregate.param {
-                    param.collect_selectors(found);
+                    param.each_selector(show);
                 }
-                aggregate.expr.collect_selectors(found);
+                aggregate.expr.each_selector(show);
             }
             Expr::Binary(binary) => {
-                binary.lhs.collect_selectors(found);
-                binary.rhs.collect_selectors(found);
+                binary.lhs.each_selector(show);
+                binary.rhs.each_selector(show);
             }
         }
     }

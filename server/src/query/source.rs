@@ -28,7 +28,8 @@ pub trait Source: Send + Sync {
         Ok(Box::new(self.select(matchers, range, samples_max)?))
     }
 
-    /// As [`Source::find`], for a source that keeps only a summary of old samples: it shows there what the view needs.
+    /// As [`Source::find`], for a source that keeps only a summary of old samples: it shows there what the view needs, and says so
+    /// in a note.
     ///
     /// # Errors
     /// As [`Source::find`].

@@ -15,6 +15,8 @@ pub(crate) struct Meter<'a> {
     started: Instant,
     /// Samples held now.
     held: AtomicU64,
+    /// Samples kept for later nodes, beside those held.
+    kept: AtomicU64,
     /// Work since the last look at the clock.
     work: AtomicU64,
     pub(super) counter: Counter,
@@ -23,13 +25,14 @@ pub(crate) struct Meter<'a> {
 impl<'a> Meter<'a> {
     /// Counts the samples of so many steps.
     pub(super) fn new(limits: &'a Limits, counted_steps: usize) -> Meter<'a> {
-        let (held, work) = (AtomicU64::new(0), AtomicU64::new(0));
-        Meter { limits, started: Instant::now(), held, work, counter: Counter::new(counted_steps) }
+        let [held, kept, work] = [const { AtomicU64::new(0) }; 3];
+        Meter { limits, started: Instant::now(), held, kept, work, counter: Counter::new(counted_steps) }
     }
 
     /// Counts samples as held until the node that asks is done.
     pub(crate) fn hold(&self, samples: u64) -> Result<(), QueryError> {
         let held = self.held.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
+        let held = held.saturating_add(self.kept.load(Ordering::Relaxed));
         self.counter.held(held);
         if held > self.limits.samples_max {
             return Err(QueryError::TooManySamples { samples_max: self.limits.samples_max });
@@ -39,7 +42,19 @@ impl<'a> Meter<'a> {
 
     /// Samples that may still be held.
     pub(crate) fn samples_left(&self) -> u64 {
-        self.limits.samples_max.saturating_sub(self.held())
+        self.limits.samples_max.saturating_sub(self.held()).saturating_sub(self.kept.load(Ordering::Relaxed))
+    }
+
+    /// Samples that are held stay so after the node that asks.
+    pub(super) fn keep(&self, samples: u64) {
+        self.held.fetch_sub(samples, Ordering::Relaxed);
+        self.kept.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    /// Samples that were kept are held until the node that asks is done.
+    pub(super) fn end_keeping(&self, samples: u64) {
+        self.kept.fetch_sub(samples, Ordering::Relaxed);
+        self.held.fetch_add(samples, Ordering::Relaxed);
     }
 
     pub(super) fn held(&self) -> u64 {

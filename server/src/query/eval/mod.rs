@@ -5,6 +5,7 @@ pub(crate) mod grid;
 mod meter;
 mod pieces;
 pub(crate) mod select;
+mod shared;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::query::source::{Note, Source};
 
 use grid::{Frame, Grid, Stream};
 use meter::Meter;
+use shared::Shared;
 
 /// Warnings and infos shown of one query, as Prometheus does.
 const NOTES_SHOWN: usize = 10;
@@ -35,18 +37,26 @@ pub(crate) struct Evaluator<'a> {
     /// A range query: its answer is ordered by labels, so that sorting has no effect.
     pub(crate) is_range: bool,
     pub(super) meter: Meter<'a>,
+    shared: Shared,
     warnings: RefCell<BTreeSet<String>>,
     infos: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Evaluator<'a> {
-    pub(crate) fn new(source: &'a dyn Source, limits: &'a Limits, query: Grid, is_range: bool) -> Evaluator<'a> {
+    /// Of an expression whose durations are computed, at these steps.
+    pub(crate) fn new(
+        source: &'a dyn Source,
+        limits: &'a Limits,
+        (expr, query): (&Expr, Grid),
+        is_range: bool,
+    ) -> Evaluator<'a> {
         Evaluator {
             source,
             limits,
             query,
             is_range,
             meter: Meter::new(limits, if limits.counts_samples { query.count } else { 0 }),
+            shared: Shared::of(expr, limits.lookback_ms),
             warnings: RefCell::default(),
             infos: RefCell::default(),
         }

@@ -4,17 +4,19 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::query::ast::{At, Edges, Expr, Range, Selector, Subquery};
 use crate::query::error::QueryError;
 use crate::query::functions::between;
-use crate::query::source::{Column, SelectError, TimeRange, View};
+use crate::query::source::{Column, SelectError, Selected, TimeRange, View};
 use crate::series::{Labels, Sample, Timestamp};
 
 use super::Evaluator;
 use super::grid::{ABSENT, Frame, Grid, Stream};
 use super::meter::Meter;
 use super::pieces::in_pieces;
+use super::shared::{KEPT_SAMPLES_MAX, Turn};
 
 /// Step of a subquery that names none; Prometheus takes its evaluation interval, which is a minute by default.
 const SUBQUERY_STEP_MS: i64 = 60_000;
@@ -337,7 +339,7 @@ impl Evaluator<'_> {
         Ends { fixed, offset_ms }
     }
 
-    /// What `of` makes of each series, in the order of the source.
+    /// What `of` makes of each series, in the order of the source. A selector that stands in the query twice is read once.
     fn each_series<T: Send>(
         &self,
         selector: &Selector,
@@ -345,6 +347,43 @@ impl Evaluator<'_> {
         view: View,
         of: impl Fn(&Labels, &[Sample]) -> Result<Option<T>, QueryError> + Sync,
     ) -> Result<Vec<T>, QueryError> {
+        let key = match self.shared.turn(selector, range, view) {
+            Turn::Alone => return Ok(self.read_series(selector, range, view, of)?.0),
+            Turn::Again(series, is_last) => {
+                if is_last {
+                    self.meter.end_keeping(samples_of(&series));
+                }
+                let series: &[Selected] = &series;
+                return in_pieces(series.len(), |piece| {
+                    series[piece].iter().filter_map(|one| of(&one.labels, &one.samples).transpose()).collect()
+                });
+            }
+            Turn::First(key) => key,
+        };
+        let seen = AtomicU64::new(0);
+        let (both, is_plain) = self.read_series(selector, range, view, |labels, samples| {
+            let samples_seen = samples.len() as u64 + seen.fetch_add(samples.len() as u64, Ordering::Relaxed);
+            let keeps = samples_seen <= KEPT_SAMPLES_MAX;
+            let kept = keeps.then(|| Selected { labels: labels.clone(), samples: samples.to_vec() });
+            Ok(Some((of(labels, samples)?, kept)))
+        })?;
+        let (made, kept): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+        if seen.into_inner() <= KEPT_SAMPLES_MAX {
+            let kept: Vec<Selected> = kept.into_iter().flatten().collect();
+            self.meter.keep(samples_of(&kept));
+            self.shared.keep(key, range, (!is_plain).then_some(view), kept);
+        }
+        Ok(made.into_iter().flatten().collect())
+    }
+
+    /// What `of` makes of each series that is read, and whether any view would have seen the same samples.
+    fn read_series<T: Send>(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        view: View,
+        of: impl Fn(&Labels, &[Sample]) -> Result<Option<T>, QueryError> + Sync,
+    ) -> Result<(Vec<T>, bool), QueryError> {
         let (meter, samples_max) = (&self.meter, self.limits.samples_max);
         let failed = |error| match error {
             SelectError::TooManySamples { .. } => QueryError::TooManySamples { samples_max },
@@ -364,9 +403,15 @@ impl Evaluator<'_> {
             found.read(piece, &mut show).map_err(failed)?;
             stopped.map_or(Ok(made), Err)
         })?;
-        self.pass_on(found.notes());
-        Ok(made)
+        let notes = found.notes();
+        let is_plain = notes.is_empty();
+        self.pass_on(notes);
+        Ok((made, is_plain))
     }
+}
+
+fn samples_of(series: &[Selected]) -> u64 {
+    series.iter().map(|one| one.samples.len() as u64).sum()
 }
 
 /// Whether all steps see the same windows of an expression.

@@ -2,6 +2,7 @@
 //! the one of Prometheus's own tests, as far as these files use it.
 
 pub(crate) mod memory;
+mod reads;
 
 use std::fmt::Write as _;
 
@@ -47,6 +48,20 @@ fn info() {
 #[test]
 fn histograms() {
     run("histograms", include_str!("histograms.test"));
+}
+
+/// The guide's page on the language.
+const GUIDE: &str = include_str!("../../../../docs/guide/promql.md");
+
+#[test]
+fn the_guides_examples_are_right_and_name_every_function() {
+    let blocks: Vec<&str> =
+        GUIDE.split("\n```promql\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert!(blocks.len() >= 4, "the guide has {} examples", blocks.len());
+    run("the guide", &blocks.join("\n\n"));
+    for name in super::function_names() {
+        assert!(GUIDE.contains(&format!("`{name}`")), "docs/guide/promql.md does not name {name}");
+    }
 }
 
 #[test]
