@@ -117,6 +117,26 @@ impl Selection for Vec<Selected> {
     }
 }
 
+/// Samples as they were recorded, for those who pass them on as such and have no room for notes: nothing in them is an estimate, and
+/// where something is missing there is an error.
+///
+/// # Errors
+/// As [`Source::find`]; a part is missing.
+pub fn recorded(
+    source: &dyn Source,
+    matchers: &[Matcher],
+    range: TimeRange,
+    samples_max: u64,
+) -> Result<Vec<Selected>, SelectError> {
+    let found = source.find_for(matchers, range, View::RECORDED, samples_max)?;
+    let all = found.all()?;
+    let missing = found.notes().into_iter().find_map(|note| match note {
+        Note::Warning(text) => Some(text),
+        Note::Info(_) => None,
+    });
+    missing.map_or(Ok(all), |missing| Err(SelectError::Read(missing.into())))
+}
+
 /// What a source has to say of an answer beside its samples; it stands in the answer to the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
@@ -138,11 +158,15 @@ pub struct View {
 impl View {
     /// Values as they were, seen through Prometheus' lookback.
     pub const PLAIN: View = View { column: Column::Last, window_ms: 300_000 };
+    /// Samples for others to keep.
+    pub const RECORDED: View = View { column: Column::Recorded, window_ms: 0 };
 }
 
 /// What of samples counts for a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
+    /// Samples that were, at the times at which they were, and none between them.
+    Recorded,
     /// Values that were.
     Last,
     /// How much a counter rises, falls seen as resets.

@@ -60,6 +60,12 @@ pub enum RequestError {
         /// The limit.
         bytes_max: usize,
     },
+    /// A defect of ours.
+    #[error("samples cannot be encoded; please report this with the lines above: {why}")]
+    NotEncoded {
+        /// What the runtime says.
+        why: String,
+    },
     /// It said no.
     #[error("the remote engine answered {status}: {words}")]
     Status {
@@ -77,7 +83,7 @@ impl RequestError {
     pub fn is_away(&self) -> bool {
         match self {
             RequestError::Secret { .. } | RequestError::Unreachable { .. } | RequestError::TimedOut { .. } => true,
-            RequestError::TooLarge { .. } => false,
+            RequestError::TooLarge { .. } | RequestError::NotEncoded { .. } => false,
             RequestError::Status { status, .. } => matches!(status, 401 | 403 | 429 | 502..=504),
         }
     }

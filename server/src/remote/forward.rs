@@ -306,7 +306,11 @@ impl Sender {
             };
             let (whole, wanted) = (Arc::clone(parcel), part.clone());
             // Encoding is work for a processor; the runtime's one thread carries all requests.
-            let body = tokio::task::spawn_blocking(move || whole.body(wanted)).await.unwrap_or_default();
+            let body = match aside(move || whole.body(wanted)).await {
+                Ok(body) => body,
+                // It stays, and so does what is behind it; the failure is counted and told with the next pause.
+                Err(error) => return Some((None, error)),
+            };
             let post = Post { url: self.url.clone(), headers: HEADERS, body, timeout: self.timeout };
             let sent = self.client.post(post).await;
             let said = match &sent {
@@ -346,6 +350,26 @@ impl Sender {
     }
 }
 
+/// Runs work on a thread of its own.
+///
+/// # Errors
+/// It panicked, or the runtime ends.
+async fn aside(work: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, RequestError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RequestError::NotEncoded { why: error.to_string() })
+}
+
 fn count(outcome: &str, samples: u64) {
     telemetry::REMOTE_SAMPLES.with_label_values(&[outcome]).inc_by(samples);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_cannot_be_made_is_an_error_and_not_an_empty_one() {
+        assert_eq!(aside(|| vec![1]).await.unwrap(), [1]);
+        let error = aside(|| panic!("of a test")).await.unwrap_err();
+        assert!(matches!(&error, RequestError::NotEncoded { why } if why.contains("panic")), "{error}");
+    }
 }

@@ -73,7 +73,7 @@ impl Merged {
 
 impl Source for Merged {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        read_all(&self.strict(), matchers, range, samples_max, &mut Vec::new())
+        read_all(&self.strict(), matchers, (range, View::PLAIN), samples_max, &mut Vec::new())
     }
 
     fn find<'a>(
@@ -95,7 +95,7 @@ impl Source for Merged {
         let Parts { local, remote } = self.bounds.parts(range);
         let Some(older) = remote else { return self.local.find_for(matchers, range, view, samples_max) };
         let mut notes = Vec::new();
-        let older = match read_all(&*self.remote, matchers, older, samples_max, &mut notes) {
+        let older = match read_all(&*self.remote, matchers, (older, view), samples_max, &mut notes) {
             Ok(older) => older,
             Err(error) => {
                 self.without(error, &mut notes)?;
@@ -103,7 +103,7 @@ impl Source for Merged {
             }
         };
         let recent = match local {
-            Some(range) => read_all(&*self.local, matchers, range, samples_max, &mut notes)?,
+            Some(range) => read_all(&*self.local, matchers, (range, view), samples_max, &mut notes)?,
             None => Vec::new(),
         };
         let merged = merge(older, recent);
@@ -162,11 +162,11 @@ impl Selection for Noted<'_> {
 fn read_all(
     source: &dyn Source,
     matchers: &[Matcher],
-    range: TimeRange,
+    (range, view): (TimeRange, View),
     samples_max: u64,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Selected>, SelectError> {
-    let found = source.find(matchers, range, samples_max)?;
+    let found = source.find_for(matchers, range, view, samples_max)?;
     let all = found.all()?;
     notes.extend(found.notes());
     Ok(all)
@@ -209,6 +209,7 @@ fn merge_samples(mut older: Vec<Sample>, recent: Vec<Sample>) -> Vec<Sample> {
 mod tests {
     use super::*;
     use crate::query::Memory;
+    use crate::query::source::recorded;
 
     struct Away;
 
@@ -238,7 +239,7 @@ mod tests {
 
     fn values(source: &Merged, range: TimeRange) -> (Vec<f64>, Vec<Note>) {
         let mut notes = Vec::new();
-        let found = read_all(source, &[], range, 1_000, &mut notes).unwrap();
+        let found = read_all(source, &[], (range, View::PLAIN), 1_000, &mut notes).unwrap();
         (found.iter().flat_map(|series| series.samples.iter().map(|sample| sample.v)).collect(), notes)
     }
 
@@ -273,6 +274,7 @@ mod tests {
         assert_eq!(away.series_noting(&[], range, &mut told).unwrap().len(), 1);
         assert_eq!(told.len(), 1);
 
+        assert!(recorded(&away, &[], range, 1_000).is_err() && recorded(&away, &[], recent, 1_000).is_ok());
         assert!(away.select(&[], range, 1_000).is_err() && away.series(&[], range).is_err(), "nobody could be told");
         let strict = away.strict();
         assert!(strict.find(&[], range, 1_000).is_err());

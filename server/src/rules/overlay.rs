@@ -100,3 +100,52 @@ impl Source for Overlay<'_> {
         self.base.metadata()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::query::source::Column;
+
+    /// Notes the views that it is asked for.
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<View>>);
+
+    impl Source for Noting {
+        fn select(&self, _: &[Matcher], _: TimeRange, _: u64) -> Result<Vec<Selected>, SelectError> {
+            Ok(Vec::new())
+        }
+
+        fn find_for<'a>(
+            &'a self,
+            _: &[Matcher],
+            _: TimeRange,
+            view: View,
+            _: u64,
+        ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+            self.0.lock().unwrap().push(view);
+            Ok(Box::new(Vec::new()))
+        }
+
+        fn series(&self, _: &[Vec<Matcher>], _: TimeRange) -> Result<Vec<Labels>, SelectError> {
+            Ok(Vec::new())
+        }
+
+        fn metadata(&self) -> Vec<(String, MetricMetadata)> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn the_view_is_passed_on() {
+        let base = Noting::default();
+        let mut overlay = Overlay::new(&base);
+        let view = View { column: Column::Counter, window_ms: 60_000 };
+        let range = TimeRange { from: 0, to: 10 };
+        assert_eq!(overlay.find_for(&[], range, view, 10).unwrap().count(), 0);
+        overlay.add(&Labels::new([(NAME, "up")]), Sample { t: 5, v: 1.0 });
+        assert_eq!(overlay.find_for(&[], range, view, 10).unwrap().count(), 1);
+        assert_eq!(*base.0.lock().unwrap(), [view, view]);
+    }
+}

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::query::source::{SelectError, TimeRange};
+use crate::query::source::{SelectError, TimeRange, recorded};
 use crate::rules::template::format_number;
 use crate::series::{Labels, NAME, Sample};
 
@@ -34,7 +34,7 @@ async fn latest(api: &Api, params: &Params) -> Result<String, Failure> {
     let work = move |limits: &crate::query::Limits| {
         let mut last: BTreeMap<Labels, Sample> = BTreeMap::new();
         for matchers in &any_of {
-            for one in source.select(matchers, range, limits.samples_max)? {
+            for one in recorded(&*source, matchers, range, limits.samples_max)? {
                 // A staleness marker is an end, and text has no word for it.
                 if let Some(sample) = one.samples.last().filter(|sample| !sample.is_stale()) {
                     last.insert(one.labels, *sample);

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::ingest::body::decompress_snappy;
 use crate::query::Limits;
-use crate::query::source::{SelectError, Selected, Source, TimeRange};
+use crate::query::source::{SelectError, Selected, Source, TimeRange, recorded};
 use crate::series::{Labels, MatchOp, Matcher, Sample};
 
 use super::json::Failure;
@@ -204,7 +204,7 @@ fn matcher(wire: &WireMatcher) -> Result<Matcher, Failure> {
 impl Reading {
     /// The series of a question, sorted by labels, within what is `left` of the samples of the request.
     fn select(&self, question: &Question, left: &mut u64, limits: &Limits) -> Result<Vec<Selected>, Failure> {
-        let mut found = match self.source.select(&question.matchers, question.range, *left) {
+        let mut found = match recorded(&*self.source, &question.matchers, question.range, *left) {
             // The words and the number of the whole limit, whatever was left of it.
             Err(SelectError::TooManySamples { .. }) => {
                 let reason =

@@ -29,6 +29,10 @@ impl Drawing {
         if row.count > 0 {
             match self.view.column {
                 Column::Last => self.hold(&row),
+                Column::Recorded => {
+                    self.point(Sample { t: row.begin, v: row.first });
+                    self.point(Sample { t: row.end, v: row.last });
+                }
                 Column::Counter | Column::Slope => self.rise(&row, step_ms),
                 Column::Least => self.repeat(&row, self.parts(row.end - row.begin, row.count), row.least),
                 Column::Greatest => self.repeat(&row, self.parts(row.end - row.begin, row.count), row.greatest),
@@ -43,7 +47,7 @@ impl Drawing {
                 }
             }
         }
-        if let (Column::Last, Some(ended)) = (self.view.column, row.ended) {
+        if let (Column::Last | Column::Recorded, Some(ended)) = (self.view.column, row.ended) {
             self.point(Sample::stale(ended));
         }
         self.before = Some((row, step_ms));
@@ -185,6 +189,18 @@ mod tests {
         assert!((mean - 2.0).abs() < 1e-9, "{mean}: half a row weighs half");
         assert!(draw(&samples, Column::Least, 60_000).samples.iter().all(|sample| sample.v == 0.0));
         assert!(draw(&samples, Column::Greatest, 60_000).samples.iter().all(|sample| sample.v == 29.0));
+    }
+
+    #[test]
+    fn what_is_passed_on_was_recorded() {
+        let mut samples: Vec<Sample> = (0..350).map(|i| Sample { t: i * 10_000 + i % 7, v: (i * i) as f64 }).collect();
+        samples.push(Sample { t: 3_600_000, v: 1.0 });
+        samples.push(Sample::stale(3_600_001));
+        let drawn = draw(&samples, Column::Recorded, 0).samples;
+        let key = |sample: &Sample| (sample.t, sample.v.to_bits());
+        assert!(drawn.iter().all(|sample| samples.iter().any(|other| key(other) == key(sample))));
+        assert_eq!(drawn.len(), 12 * 2 + 2, "the first and the last of each row");
+        assert!(drawn.is_sorted_by(|a, b| a.t < b.t));
     }
 
     #[test]

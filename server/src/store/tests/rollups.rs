@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{ALL, NOW, World, labels, options};
-use crate::query::source::{Source as _, TimeRange};
+use crate::query::source::{Source as _, TimeRange, recorded};
 use crate::query::{self, Limits, StepRange, Value};
 use crate::series::{Matcher, STALE_NAN_BITS, Timestamp};
 use crate::store::StoreOptions;
@@ -149,6 +149,24 @@ fn late_samples_come_into_rollups() {
     assert_eq!(value(&world, max, at), 5_000.0);
     let count = r#"count_over_time(m{n="2"}[1d])"#;
     assert_eq!(value(&world, count, at), 2_881.0);
+}
+
+#[test]
+fn what_others_are_given_of_rollups_was_recorded() {
+    let mut world = World::new(kept_for(2));
+    fill(&world);
+    let raw = recorded(&*world.store, &[], ALL, u64::MAX).unwrap();
+    assert!(world.store.flush().is_empty());
+    assert!(world.store.maintain(FIRST + 2 * DAY).is_empty());
+    let all = |world: &World| recorded(&*world.store, &[], ALL, u64::MAX).unwrap();
+    assert_eq!((files(&world, "rollup-5m").len(), all(&world)), (1, raw.clone()), "raw where raw is there");
+    expire(&mut world, FIRST + 4 * DAY);
+    assert!(files(&world, "samples").is_empty());
+    for one in all(&world) {
+        let raw = &raw.iter().find(|raw| raw.labels == one.labels).unwrap().samples;
+        assert_eq!(one.samples.len(), 2 * 288, "the first and the last of each five minutes");
+        assert!(one.samples.iter().all(|sample| raw.contains(sample)));
+    }
 }
 
 #[test]

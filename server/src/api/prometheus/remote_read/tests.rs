@@ -9,6 +9,7 @@ use super::super::gate::Gate;
 use super::super::queries;
 use super::*;
 use crate::clock;
+use crate::query::source::{MetricMetadata, Selection, View};
 use crate::query::{DoorLimits, Memory};
 
 fn api(limits: Limits) -> Router {
@@ -66,6 +67,57 @@ async fn samples_come_in_one_message_with_the_servers_own_labels() {
         })
         .collect();
     assert_eq!(series, ["__name__=up,host=a,zone=own 1@0 2@1000 NaN@2000 4.5@3000", "__name__=up,host=b,zone=z 7@0"]);
+}
+
+/// Has only a summary: 7 is estimated, and 8 was recorded.
+struct Summary;
+
+impl Source for Summary {
+    fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
+        self.find_for(matchers, range, View::PLAIN, samples_max)?.all()
+    }
+
+    fn find_for<'a>(
+        &'a self,
+        _: &[Matcher],
+        _: TimeRange,
+        view: View,
+        _: u64,
+    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
+        let v = if view == View::RECORDED { 8.0 } else { 7.0 };
+        let labels = Labels::new([("__name__", "old")]);
+        Ok(Box::new(vec![Selected { labels, samples: vec![Sample { t: 2_500, v }] }]))
+    }
+
+    fn series(&self, _: &[Vec<Matcher>], _: TimeRange) -> Result<Vec<Labels>, SelectError> {
+        Ok(Vec::new())
+    }
+
+    fn metadata(&self) -> Vec<(String, MetricMetadata)> {
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn what_leaves_for_others_to_keep_was_recorded() {
+    let router = || {
+        queries(Api {
+            source: Arc::new(Summary),
+            clock: clock::fixed(3_000),
+            limits: Limits::default(),
+            gate: Arc::new(Gate::new(DoorLimits::default(), crate::api::prometheus::gate::roomy())),
+            external_labels: Arc::default(),
+        })
+    };
+    let read = Request::post("/api/v1/read").header(header::CONTENT_ENCODING, "snappy");
+    let read = read.body(Body::from(asked(&[(0, "__name__", "old")], &[]))).unwrap();
+    let body = to_bytes(router().oneshot(read).await.unwrap().into_body(), 1 << 20).await.unwrap();
+    let answer = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    let answer = ReadResponse::decode(answer.as_slice()).unwrap();
+    assert_eq!(answer.results[0].timeseries[0].samples[0].value, 8.0);
+    let federate = Request::get("/federate?match[]=old").body(Body::empty()).unwrap();
+    let body = to_bytes(router().oneshot(federate).await.unwrap().into_body(), 1 << 20).await.unwrap();
+    assert!(body.ends_with(b" 8 2500\n"), "{body:?}");
 }
 
 #[tokio::test]
