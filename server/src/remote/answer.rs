@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use serde::Deserialize;
 
-use super::wire::ReadResponse;
+use super::prompb::ReadResponse;
 use crate::query::source::Selected;
 use crate::series::{Labels, Matcher, Sample, Timestamp};
 use crate::store::TimeRange;
@@ -87,10 +87,10 @@ pub fn of_remote_read(body: &[u8], bytes_max: usize, question: &Question<'_>) ->
     }
     let plain = snap::raw::Decoder::new().decompress_vec(body).map_err(malformed)?;
     let response = ReadResponse::decode(plain.as_slice()).map_err(malformed)?;
-    let series = response.results.into_iter().flat_map(|result| result.series);
+    let series = response.results.into_iter().flat_map(|result| result.timeseries);
     question.sift(series.map(|one| {
         let labels = Labels::new(one.labels.into_iter().map(|label| (label.name, label.value)));
-        (labels, one.samples.iter().map(|sample| Sample { t: sample.t, v: sample.v }).collect())
+        (labels, one.samples.iter().map(|sample| Sample { t: sample.timestamp, v: sample.value }).collect())
     }))
 }
 

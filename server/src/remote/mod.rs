@@ -4,7 +4,7 @@
 //! answer as the whole without saying so.
 //!
 //! `delivery` decides what becomes of a request, `parcel` makes requests of journal records, `cursor` remembers how far they are
-//! sent, `client` speaks HTTP, `wire` and `answer` are the formats, `reader` asks.
+//! sent, `client` speaks HTTP, `prompb`, `wire` and `answer` are the formats, `reader` asks.
 
 mod answer;
 mod client;
@@ -14,6 +14,7 @@ mod delivery;
 mod engine;
 mod forward;
 mod parcel;
+pub mod prompb;
 mod reader;
 mod source;
 mod wire;

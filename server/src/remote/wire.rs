@@ -1,10 +1,11 @@
-//! Prometheus' remote write and remote read as protobuf: what is sent is written straight from the samples, what comes is read by
-//! `prost`. Formats only; nothing is sent here.
+//! Bodies of remote write, written straight from the samples, and of remote read's questions. Formats only; nothing is sent here. The
+//! messages themselves are in `prompb`.
 
 use std::borrow::Cow;
 
 use prost::Message;
 
+use super::prompb::{LabelMatcher, Query, ReadRequest};
 use crate::series::{Labels, MatchOp, Matcher, Sample};
 use crate::store::TimeRange;
 
@@ -57,46 +58,19 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct ReadRequest {
-    #[prost(message, repeated, tag = "1")]
-    queries: Vec<Query>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Query {
-    #[prost(int64, tag = "1")]
-    from: i64,
-    #[prost(int64, tag = "2")]
-    to: i64,
-    #[prost(message, repeated, tag = "3")]
-    matchers: Vec<LabelMatcher>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct LabelMatcher {
-    /// 0 `=`, 1 `!=`, 2 `=~`, 3 `!~`.
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    value: String,
-}
-
 /// A `prometheus.ReadRequest` with one query.
 pub fn read_request(matchers: &[Matcher], range: TimeRange) -> Vec<u8> {
     let matchers = matchers.iter().map(|matcher| {
-        let (kind, value) = match &matcher.op {
+        let (r#type, value) = match &matcher.op {
             MatchOp::Equal(value) => (0, Cow::Borrowed(value.as_str())),
             MatchOp::NotEqual(value) => (1, Cow::Borrowed(value.as_str())),
             MatchOp::Regex(regex) => (2, exact_pattern(regex)),
             MatchOp::NotRegex(regex) => (3, exact_pattern(regex)),
         };
-        LabelMatcher { kind, name: matcher.name.clone(), value: value.into_owned() }
+        LabelMatcher { r#type, name: matcher.name.clone(), value: value.into_owned() }
     });
-    let query = Query { from: range.from, to: range.to, matchers: matchers.collect() };
-    ReadRequest { queries: vec![query] }.encode_to_vec()
+    let query = Query { start_timestamp_ms: range.from, end_timestamp_ms: range.to, matchers: matchers.collect() };
+    ReadRequest { queries: vec![query], accepted_response_types: Vec::new() }.encode_to_vec()
 }
 
 /// The expression for engines whose `.` may not match the end of a line, as Prometheus 2's does not.
@@ -111,57 +85,9 @@ pub fn pattern(regex: &regex::Regex) -> &str {
     text.strip_prefix("^(?s:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text)
 }
 
-/// The answer to [`read_request`].
-#[derive(Clone, PartialEq, Message)]
-pub struct ReadResponse {
-    /// One result for each query.
-    #[prost(message, repeated, tag = "1")]
-    pub results: Vec<QueryResult>,
-}
-
-/// The series of one query.
-#[derive(Clone, PartialEq, Message)]
-pub struct QueryResult {
-    /// In the order of their labels.
-    #[prost(message, repeated, tag = "1")]
-    pub series: Vec<WireSeries>,
-}
-
-/// A series with samples.
-#[derive(Clone, PartialEq, Message)]
-pub struct WireSeries {
-    /// Sorted by name.
-    #[prost(message, repeated, tag = "1")]
-    pub labels: Vec<WireLabel>,
-    /// Sorted by time.
-    #[prost(message, repeated, tag = "2")]
-    pub samples: Vec<WireSample>,
-}
-
-/// A label.
-#[derive(Clone, PartialEq, Message)]
-pub struct WireLabel {
-    /// Its name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// Its value.
-    #[prost(string, tag = "2")]
-    pub value: String,
-}
-
-/// A sample.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct WireSample {
-    /// The value, bit for bit.
-    #[prost(double, tag = "1")]
-    pub v: f64,
-    /// The time in milliseconds.
-    #[prost(int64, tag = "2")]
-    pub t: i64,
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::prompb::WriteRequest;
     use super::*;
 
     #[test]
@@ -169,14 +95,13 @@ mod tests {
         let labels = Labels::new([("__name__", "up"), ("host", "größe \"1\"")]);
         let samples = [Sample { t: -5, v: 1.5 }, Sample::stale(7), Sample { t: i64::MAX, v: f64::NEG_INFINITY }];
         let body = write_request([WriteSeries { labels: &labels, samples: &samples }]);
-        // A write request is laid out as a read's result, which `prost` reads.
-        let read = QueryResult::decode(body.as_slice()).unwrap();
-        assert_eq!(read.series.len(), 1);
+        let read = WriteRequest::decode(body.as_slice()).unwrap().timeseries;
+        assert_eq!(read.len(), 1);
         let pairs: Vec<(&str, &str)> =
-            read.series[0].labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+            read[0].labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
         assert_eq!(pairs, labels.iter().collect::<Vec<_>>());
         let bits = |t: i64, v: f64| (t, v.to_bits());
-        let got: Vec<_> = read.series[0].samples.iter().map(|sample| bits(sample.t, sample.v)).collect();
+        let got: Vec<_> = read[0].samples.iter().map(|sample| bits(sample.timestamp, sample.value)).collect();
         assert_eq!(got, samples.iter().map(|sample| bits(sample.t, sample.v)).collect::<Vec<_>>());
     }
 
@@ -186,6 +111,6 @@ mod tests {
         let body = read_request(&[matcher], TimeRange { from: 1, to: 2 });
         let read = ReadRequest::decode(body.as_slice()).unwrap();
         let sent = &read.queries[0].matchers[0];
-        assert_eq!((sent.kind, sent.name.as_str(), sent.value.as_str()), (3, "host", "web(1|2)"));
+        assert_eq!((sent.r#type, sent.name.as_str(), sent.value.as_str()), (3, "host", "web(1|2)"));
     }
 }

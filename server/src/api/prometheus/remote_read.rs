@@ -21,6 +21,10 @@ use tokio::time::timeout;
 use crate::ingest::body::decompress_snappy;
 use crate::query::Limits;
 use crate::query::source::{SelectError, Selected, Source, TimeRange, recorded};
+use crate::remote::prompb::{
+    self, Chunk, ChunkedReadResponse, ChunkedSeries, Label, LabelMatcher, QueryResult, ReadRequest, ReadResponse,
+    SAMPLES, STREAMED_XOR_CHUNKS, TimeSeries, XOR,
+};
 use crate::series::{Labels, MatchOp, Matcher, Sample};
 
 use super::json::Failure;
@@ -32,104 +36,6 @@ const FRAME_BYTES: usize = 1 << 20;
 const WRITE_BYTES: usize = 64 << 10;
 /// Writes that may wait for a slow client.
 const WRITES_MAX: usize = 4;
-
-/// Numbers of `ReadRequest.ResponseType`.
-const STREAMED_XOR_CHUNKS: i32 = 1;
-/// Number of `Chunk.Encoding`.
-const XOR: i32 = 1;
-
-#[derive(Clone, PartialEq, Message)]
-struct ReadRequest {
-    #[prost(message, repeated, tag = "1")]
-    queries: Vec<Query>,
-    #[prost(int32, repeated, tag = "2")]
-    accepted_response_types: Vec<i32>,
-}
-
-/// Hints, tag 4, only tell what could be left out.
-#[derive(Clone, PartialEq, Message)]
-struct Query {
-    #[prost(int64, tag = "1")]
-    start_ms: i64,
-    #[prost(int64, tag = "2")]
-    end_ms: i64,
-    #[prost(message, repeated, tag = "3")]
-    matchers: Vec<WireMatcher>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WireMatcher {
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ReadResponse {
-    #[prost(message, repeated, tag = "1")]
-    results: Vec<QueryResult>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct QueryResult {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<WireLabel>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<WireSample>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WireLabel {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct WireSample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ChunkedReadResponse {
-    #[prost(message, repeated, tag = "1")]
-    chunked_series: Vec<ChunkedSeries>,
-    #[prost(int64, tag = "2")]
-    query_index: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ChunkedSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<WireLabel>,
-    #[prost(message, repeated, tag = "2")]
-    chunks: Vec<Chunk>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Chunk {
-    #[prost(int64, tag = "1")]
-    min_time_ms: i64,
-    #[prost(int64, tag = "2")]
-    max_time_ms: i64,
-    #[prost(int32, tag = "3")]
-    encoding: i32,
-    #[prost(bytes = "vec", tag = "4")]
-    data: Vec<u8>,
-}
 
 /// What one query of a request asks for.
 struct Question {
@@ -173,26 +79,26 @@ fn question(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<(Reading, boo
     let questions = request.queries.iter().map(|query| {
         let asked = query.matchers.iter().filter(|matcher| !is_own(matcher, &api.external_labels));
         let matchers = asked.map(matcher).collect::<Result<_, _>>()?;
-        Ok(Question { matchers, range: TimeRange { from: query.start_ms, to: query.end_ms } })
+        Ok(Question { matchers, range: TimeRange { from: query.start_timestamp_ms, to: query.end_timestamp_ms } })
     });
     let questions = questions.collect::<Result<_, Failure>>()?;
     // The first that both know; a client that names nothing takes samples.
-    let kind = request.accepted_response_types.into_iter().find(|kind| (0..=STREAMED_XOR_CHUNKS).contains(kind));
+    let kind = request.accepted_response_types.into_iter().find(|kind| [SAMPLES, STREAMED_XOR_CHUNKS].contains(kind));
     let (source, external_labels) = (Arc::clone(&api.source), Arc::clone(&api.external_labels));
     Ok((Reading { source, external_labels, questions }, kind == Some(STREAMED_XOR_CHUNKS)))
 }
 
 /// Whether a matcher asks for a label of this server, which series get only on their way out.
-fn is_own(matcher: &WireMatcher, external_labels: &BTreeMap<String, String>) -> bool {
-    matcher.kind == 0 && external_labels.get(&matcher.name) == Some(&matcher.value)
+fn is_own(matcher: &LabelMatcher, external_labels: &BTreeMap<String, String>) -> bool {
+    matcher.r#type == 0 && external_labels.get(&matcher.name) == Some(&matcher.value)
 }
 
-fn matcher(wire: &WireMatcher) -> Result<Matcher, Failure> {
+fn matcher(wire: &LabelMatcher) -> Result<Matcher, Failure> {
     let regex = |negated| {
         Matcher::regex(&wire.name, &wire.value, negated)
             .map_err(|error| Failure::bad_data(format!("matcher of label {}: {error}", wire.name)))
     };
-    match wire.kind {
+    match wire.r#type {
         0 => Ok(Matcher::equal(&wire.name, &wire.value)),
         1 => Ok(Matcher { name: wire.name.clone(), op: MatchOp::NotEqual(wire.value.clone()) }),
         2 => regex(false),
@@ -225,7 +131,11 @@ impl Reading {
             let found = self.select(question, &mut left, limits)?;
             let series = found.into_iter().map(|one| TimeSeries {
                 labels: self.wire_labels(&one.labels),
-                samples: one.samples.iter().map(|sample| WireSample { value: sample.v, timestamp: sample.t }).collect(),
+                samples: one
+                    .samples
+                    .iter()
+                    .map(|sample| prompb::Sample { value: sample.v, timestamp: sample.t })
+                    .collect(),
             });
             Ok(QueryResult { timeseries: series.collect() })
         });
@@ -261,10 +171,10 @@ impl Reading {
     }
 
     /// The labels of a series and, where it has none of that name, those of this server.
-    fn wire_labels(&self, labels: &Labels) -> Vec<WireLabel> {
+    fn wire_labels(&self, labels: &Labels) -> Vec<Label> {
         let own = self.external_labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let all: BTreeMap<&str, &str> = own.chain(labels.iter()).collect();
-        all.into_iter().map(|(name, value)| WireLabel { name: name.to_owned(), value: value.to_owned() }).collect()
+        all.into_iter().map(|(name, value)| Label { name: name.to_owned(), value: value.to_owned() }).collect()
     }
 }
 
@@ -272,7 +182,7 @@ fn chunk(samples: &[Sample]) -> Chunk {
     Chunk {
         min_time_ms: samples.first().map_or(0, |sample| sample.t),
         max_time_ms: samples.last().map_or(0, |sample| sample.t),
-        encoding: XOR,
+        r#type: XOR,
         data: xor::encode(samples),
     }
 }

@@ -15,13 +15,14 @@ use anyhow::{Context as _, anyhow, bail};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 
-use self::remote_read::{AnswerError, LabelMatcher};
-use self::send::{Label, Metadata, Sender, WireSample};
+use self::remote_read::AnswerError;
+use self::send::Sender;
 use self::text::{Format, Line};
 use super::connection::{Connection, address};
 use super::progress::Progress;
 use super::{ImportArgs, exit};
 use crate::api::prometheus::params::parse_time;
+use crate::remote::prompb::{Label, LabelMatcher, MetricMetadata, Sample, TimeSeries};
 use crate::series::Timestamp;
 
 /// Lines that are wrong and told one by one; further ones are counted.
@@ -114,7 +115,7 @@ async fn import_text(args: &ImportArgs, file: &Path, now: Timestamp, sender: &mu
         match read {
             Ok(Line::Sample { labels, value, t }) => {
                 let labels: Vec<Label> = labels.into_iter().map(|(name, value)| Label { name, value }).collect();
-                sender.add(&labels, &[WireSample { value, timestamp: t.unwrap_or(default) }]).await?;
+                sender.add(&labels, &[Sample { value, timestamp: t.unwrap_or(default) }]).await?;
             }
             Ok(Line::Type { name, kind }) => remember(&mut told, sender, name, Some(kind), None),
             Ok(Line::Help { name, help }) => remember(&mut told, sender, name, None, Some(help)),
@@ -159,7 +160,7 @@ fn remember(
     if let Some(help) = help {
         entry.1 = help;
     }
-    sender.tell(Metadata { kind: entry.0, name, help: entry.1.clone() });
+    sender.tell(MetricMetadata { r#type: entry.0, metric_family_name: name, help: entry.1.clone() });
 }
 
 /// Whether the last line is OpenMetrics' end mark.
@@ -179,7 +180,7 @@ struct Source {
 }
 
 enum Answer {
-    Series(Vec<send::TimeSeries>),
+    Series(Vec<TimeSeries>),
     /// The source or we cannot take so much at once.
     TooMuch(String),
 }

@@ -4,55 +4,12 @@
 use petrel_agent::error_chain::chain;
 use prost::Message;
 
-use super::send::TimeSeries;
 use crate::query::ast::Expr;
+use crate::remote::prompb::{LabelMatcher, Query, ReadRequest, ReadResponse, SAMPLES, TimeSeries};
 use crate::series::{MatchOp, Timestamp};
 
 /// Largest answer taken, decompressed. A time slice that comes to more is asked again in halves.
 pub const ANSWER_BYTES_MAX: usize = 256 << 20;
-
-#[derive(Clone, PartialEq, Message)]
-struct ReadRequest {
-    #[prost(message, repeated, tag = "1")]
-    queries: Vec<Query>,
-    /// 0 is plain samples.
-    #[prost(int32, repeated, tag = "2")]
-    accepted_response_types: Vec<i32>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Query {
-    #[prost(int64, tag = "1")]
-    from: i64,
-    #[prost(int64, tag = "2")]
-    to: i64,
-    #[prost(message, repeated, tag = "3")]
-    matchers: Vec<LabelMatcher>,
-}
-
-/// A condition on a label, as the protocol has it.
-#[derive(Clone, PartialEq, Message)]
-pub struct LabelMatcher {
-    /// 0 `=`, 1 `!=`, 2 `=~`, 3 `!~`.
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ReadResponse {
-    #[prost(message, repeated, tag = "1")]
-    results: Vec<QueryResult>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct QueryResult {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-}
 
 /// Why an answer was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -82,14 +39,14 @@ pub fn matchers(selector: &str) -> Result<Vec<LabelMatcher>, String> {
         return Err("must be plain: no offset, no @".to_owned());
     }
     let all = selector.matchers.into_iter().map(|matcher| {
-        let (kind, value) = match matcher.op {
+        let (r#type, value) = match matcher.op {
             MatchOp::Equal(value) => (0, value),
             MatchOp::NotEqual(value) => (1, value),
             MatchOp::Regex(regex) => (2, regex.as_str().to_owned()),
             MatchOp::NotRegex(regex) => (3, regex.as_str().to_owned()),
         };
         // As compiled, with anchors; sources anchor once more, which changes nothing.
-        LabelMatcher { kind, name: matcher.name, value }
+        LabelMatcher { r#type, name: matcher.name, value }
     });
     Ok(all.collect())
 }
@@ -99,8 +56,11 @@ pub fn matchers(selector: &str) -> Result<Vec<LabelMatcher>, String> {
 /// # Errors
 /// The question cannot be compressed.
 pub fn question(selectors: &[Vec<LabelMatcher>], from: Timestamp, to: Timestamp) -> Result<Vec<u8>, snap::Error> {
-    let queries = selectors.iter().map(|matchers| Query { from, to, matchers: matchers.clone() }).collect();
-    let request = ReadRequest { queries, accepted_response_types: vec![0] };
+    let queries = selectors
+        .iter()
+        .map(|matchers| Query { start_timestamp_ms: from, end_timestamp_ms: to, matchers: matchers.clone() })
+        .collect();
+    let request = ReadRequest { queries, accepted_response_types: vec![SAMPLES] };
     snap::raw::Encoder::new().compress_vec(&request.encode_to_vec())
 }
 
@@ -130,7 +90,7 @@ mod tests {
     fn selectors_become_conditions() {
         let told = matchers(r#"up{job=~"node|x",a!="b",c!~"d"}"#).unwrap();
         let all: Vec<(i32, &str, &str)> =
-            told.iter().map(|one| (one.kind, one.name.as_str(), one.value.as_str())).collect();
+            told.iter().map(|one| (one.r#type, one.name.as_str(), one.value.as_str())).collect();
         let mut all = all;
         all.sort_unstable_by_key(|(_, name, _)| *name);
         let expected = [(0, "__name__", "up"), (1, "a", "b"), (3, "c", "^(?s:d)$"), (2, "job", "^(?s:node|x)$")];

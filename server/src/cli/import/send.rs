@@ -9,6 +9,7 @@ use prost::Message;
 use reqwest::{Method, StatusCode};
 
 use crate::cli::connection::Connection;
+use crate::remote::prompb::{Label, MetricMetadata, Sample, TimeSeries, WriteRequest};
 
 /// Samples in one request: a few hundred kilobytes.
 const REQUEST_SAMPLES: usize = 10_000;
@@ -18,61 +19,6 @@ const ATTEMPTS_MAX: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(5);
 /// Different refusals that are remembered word for word.
 const REFUSALS_MAX: usize = 10;
-
-/// A series with samples, in the wire's form.
-#[derive(Clone, PartialEq, Message)]
-pub struct TimeSeries {
-    /// Sorted by name.
-    #[prost(message, repeated, tag = "1")]
-    pub labels: Vec<Label>,
-    /// In order of time.
-    #[prost(message, repeated, tag = "2")]
-    pub samples: Vec<WireSample>,
-}
-
-/// A label.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Message)]
-pub struct Label {
-    /// Its name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// Its value.
-    #[prost(string, tag = "2")]
-    pub value: String,
-}
-
-/// A sample.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct WireSample {
-    /// Its value.
-    #[prost(double, tag = "1")]
-    pub value: f64,
-    /// Its time in milliseconds.
-    #[prost(int64, tag = "2")]
-    pub timestamp: i64,
-}
-
-/// What is told about a metric.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Metadata {
-    /// Number of its type.
-    #[prost(int32, tag = "1")]
-    pub kind: i32,
-    /// The metric.
-    #[prost(string, tag = "2")]
-    pub name: String,
-    /// In words.
-    #[prost(string, tag = "4")]
-    pub help: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-    #[prost(message, repeated, tag = "3")]
-    metadata: Vec<Metadata>,
-}
 
 /// Sends samples in requests of a bounded size and counts what became of them.
 pub struct Sender {
@@ -101,7 +47,7 @@ impl Sender {
     }
 
     /// Adds what is told about a metric to the next request.
-    pub fn tell(&mut self, metadata: Metadata) {
+    pub fn tell(&mut self, metadata: MetricMetadata) {
         self.waiting.metadata.push(metadata);
     }
 
@@ -109,7 +55,7 @@ impl Sender {
     ///
     /// # Errors
     /// The server is gone or refuses requests as a whole.
-    pub async fn add(&mut self, labels: &[Label], samples: &[WireSample]) -> anyhow::Result<()> {
+    pub async fn add(&mut self, labels: &[Label], samples: &[Sample]) -> anyhow::Result<()> {
         for part in samples.chunks(REQUEST_SAMPLES) {
             match self.waiting.timeseries.last_mut() {
                 Some(last) if last.labels == labels => last.samples.extend_from_slice(part),

@@ -27,12 +27,12 @@ fn api(limits: Limits) -> Router {
 }
 
 fn asked(matchers: &[(i32, &str, &str)], kinds: &[i32]) -> Vec<u8> {
-    let matchers = matchers.iter().map(|(kind, name, value)| WireMatcher {
-        kind: *kind,
+    let matchers = matchers.iter().map(|(kind, name, value)| LabelMatcher {
+        r#type: *kind,
         name: (*name).to_owned(),
         value: (*value).to_owned(),
     });
-    let query = Query { start_ms: 0, end_ms: 1_000_000, matchers: matchers.collect() };
+    let query = prompb::Query { start_timestamp_ms: 0, end_timestamp_ms: 1_000_000, matchers: matchers.collect() };
     let request = ReadRequest { queries: vec![query], accepted_response_types: kinds.to_vec() };
     snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap()
 }
@@ -45,7 +45,7 @@ async fn post(limits: Limits, body: Vec<u8>) -> (StatusCode, String, Vec<u8>) {
     (response.status(), kind, to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec())
 }
 
-fn text(labels: &[WireLabel]) -> String {
+fn text(labels: &[Label]) -> String {
     labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect::<Vec<_>>().join(",")
 }
 
