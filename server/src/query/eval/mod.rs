@@ -6,6 +6,7 @@ mod meter;
 mod pieces;
 pub(crate) mod select;
 mod shared;
+pub(crate) mod windows;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 
 use crate::query::ast::{Call, Edges, Expr};
 use crate::query::error::QueryError;
-use crate::query::eval::select::Window;
+use crate::query::eval::windows::Window;
 use crate::series::{Sample, Timestamp};
 
 use super::rate;

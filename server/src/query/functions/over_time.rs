@@ -4,7 +4,7 @@ use crate::query::ast::{Call, Expr};
 use crate::query::error::QueryError;
 use crate::query::eval::Evaluator;
 use crate::query::eval::grid::{Frame, Grid};
-use crate::query::eval::select::{Window, edges_of, has_fixed_windows};
+use crate::query::eval::windows::{Window, edges_of, has_fixed_windows};
 use crate::query::source::Column;
 
 use super::stats::{Mean, Spread, Sum, quantile, regression};

@@ -1,6 +1,6 @@
 //! Changes of counters and gauges over a window, extrapolated to its edges as Prometheus does it.
 
-use crate::query::eval::select::Window;
+use crate::query::eval::windows::Window;
 use crate::series::Sample;
 
 /// Increase per second of a counter.
