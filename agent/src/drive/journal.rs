@@ -2,6 +2,7 @@
 //! docs/formats/order-journal.md specifies the file. `started` is synced to disk before the driver applies; a line is
 //! never changed; only compaction leaves lines out, and never one of an order that has not ended.
 
+use crc32c::crc32c;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -12,7 +13,6 @@ use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Checked, Seen};
-use crate::spool::crc32c::crc32c;
 use crate::stream::protocol::{Order, OrderAnswer, OrderKey};
 
 /// Answers kept for orders that have ended. A server repeats an order within its time to live, a minute; a thousand

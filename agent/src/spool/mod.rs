@@ -3,7 +3,6 @@
 //! by acknowledgement, by the budget (metrics first, then logs, never answers), or because the server refused it for good.
 //! docs/formats/spool.md specifies the files. All calls block on disk: use [`SharedSpool`] from async code.
 
-pub mod crc32c;
 mod queue;
 mod segment;
 mod shared;

@@ -2,6 +2,7 @@
 //! There is always at least one segment, so the next number and the reader's state survive when all else is acknowledged.
 //! A number is never given to two batches: one whose write failed is skipped, and the server counts the gap.
 
+use crc32c::crc32c;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use petrel_models::Timestamp;
 
-use super::crc32c::crc32c;
 use super::segment::{BatchFrame, Header, read_batch, read_header};
 use super::{Batch, Frozen};
 use crate::stream::protocol::Class;

@@ -1,9 +1,9 @@
 //! The bytes of a segment file: a header frame, then one frame for each batch. docs/formats/spool.md has the diagram.
 //! Pure: bytes in, bytes out. Whatever the bytes are, reading them never panics and never allocates more than they hold.
 
+use crc32c::crc32c;
 use petrel_models::Timestamp;
 
-use super::crc32c::crc32c;
 use crate::stream::protocol::Class;
 
 /// First bytes of every segment's header: format and version.

@@ -15,6 +15,9 @@ pub enum DecodeError {
         /// Its value.
         found: u8,
     },
+    /// Not the bytes that were written.
+    #[error("its checksum is wrong; the file is damaged")]
+    Checksum,
     /// A field holds what no writer writes.
     #[error("{what} is impossible; the file is damaged")]
     Impossible {

@@ -1,6 +1,7 @@
 //! `/api/v1/read`: Prometheus remote read, by which a Prometheus, a Thanos or an import asks for raw samples. Answers come in
 //! one message of samples, or as a stream of frames with XOR chunks where the client takes it.
 
+use crc32c::crc32c;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use petrel_agent::error_chain::chain;
-use petrel_agent::spool::crc32c::crc32c;
 use prost::Message;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;

@@ -138,6 +138,11 @@ impl<'a> BitReader<'a> {
         u64::from(zeros) << low | self.take(low)
     }
 
+    /// How many bits were read.
+    pub fn position(&self) -> u64 {
+        self.at as u64 * 8 - u64::from(self.held_bits)
+    }
+
     /// Whether more was read than there is.
     pub fn is_past_end(&self) -> bool {
         self.at.saturating_mul(8) - self.held_bits as usize > self.bytes.len().saturating_mul(8)

@@ -1,11 +1,14 @@
-//! Reading a chunk, or the part of it in a range of time. Damage is an error, whatever the bytes.
+//! Reading a chunk, or the part of it in a range of time. Damaged bytes are an error, never a panic; those of version 3 are
+//! known by their checksum.
 
+use crc32c::crc32c;
 use pco::standalone::simple_decompress_into;
 
 use super::walk::Walk;
 use super::{
-    TIMES_PCO, TIMES_REGULAR, TIMES_STOPS, TIMES_VARINT, TIMES_WALK, VALUES_CONSTANT, VALUES_DECIMAL,
-    VALUES_DECIMAL_VARINT, VALUES_FLOAT, VALUES_RAW, VALUES_STOPS, VALUES_WALK, VERSION, VERSION_FIRST, decimals,
+    CHECKSUM_BYTES, TIMES_PCO, TIMES_REGULAR, TIMES_STOPS, TIMES_VARINT, TIMES_WALK, VALUES_CONSTANT, VALUES_DECIMAL,
+    VALUES_DECIMAL_VARINT, VALUES_FLOAT, VALUES_RAW, VALUES_STOPS, VALUES_WALK, VERSION, VERSION_CHECKED,
+    VERSION_FIRST, decimals,
 };
 use crate::query::source::TimeRange;
 use crate::series::{Sample, Timestamp};
@@ -20,6 +23,15 @@ const DECODE_SAMPLES_MAX: usize = 1 << 16;
 /// The bytes are damaged or of a newer version.
 pub fn span(body: &[u8]) -> Result<(usize, TimeRange), DecodeError> {
     head(&mut Reader(body))
+}
+
+/// What the checksum is of, once it is found right.
+fn checked(body: &[u8]) -> Result<&[u8], DecodeError> {
+    if body.first().is_none_or(|version| *version < VERSION_CHECKED) {
+        return Ok(body);
+    }
+    let (content, checksum) = body.split_last_chunk::<CHECKSUM_BYTES>().ok_or(DecodeError::Truncated)?;
+    if crc32c(content) == u32::from_le_bytes(*checksum) { Ok(content) } else { Err(DecodeError::Checksum) }
 }
 
 fn head(reader: &mut Reader<'_>) -> Result<(usize, TimeRange), DecodeError> {
@@ -51,7 +63,7 @@ pub fn decode(body: &[u8]) -> Result<Vec<Sample>, DecodeError> {
 /// # Errors
 /// The bytes are damaged or of a newer version; `out` is then as it was.
 pub fn decode_within(body: &[u8], range: TimeRange, out: &mut Vec<Sample>) -> Result<(), DecodeError> {
-    let mut reader = Reader(body);
+    let mut reader = Reader(checked(body)?);
     let (count, span) = head(&mut reader)?;
     let begin = out.len();
     let decoded = put_decoded_times(&mut reader, (count, span), range, out)
@@ -86,8 +98,8 @@ fn put_decoded_times(
     let mut before = 0;
     match tag {
         TIMES_WALK | TIMES_STOPS => {
-            let walk = Walk::parse(reader.bytes()?, tag == TIMES_STOPS)?;
-            let places = walk.places(span.from, count, (range.from, range.to))?;
+            let walk = Walk::parse(reader.bytes()?, count, tag == TIMES_STOPS)?;
+            let places = walk.places(span.from, (range.from, range.to))?;
             before = places.start;
             walk.read(span.from, places, |t| times.push(t))?;
         }
@@ -204,7 +216,7 @@ fn fill_finite(
         VALUES_WALK | VALUES_STOPS => {
             let divisor = decimals::divisor(reader.byte()?)?;
             let first = reader.signed()?;
-            let walk = Walk::parse(reader.0, tag == VALUES_STOPS)?;
+            let walk = Walk::parse(reader.0, count, tag == VALUES_STOPS)?;
             walk.read(first, wanted, |integer| set(integer as f64 / divisor))?;
         }
         found => return Err(DecodeError::Unknown { what: "tag of values", found }),

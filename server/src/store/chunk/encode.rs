@@ -1,11 +1,12 @@
 //! Writing a chunk: for times and values the tag that takes the fewest bytes.
 
+use crc32c::crc32c;
 use pco::standalone::simple_compress;
 use pco::{ChunkConfig, DeltaSpec, ModeSpec};
 
 use super::{
-    CHUNK_SAMPLES_MAX, TIMES_REGULAR, TIMES_STOPS, TIMES_VARINT, TIMES_WALK, VALUES_CONSTANT, VALUES_DECIMAL,
-    VALUES_FLOAT, VALUES_RAW, VALUES_STOPS, VALUES_WALK, VERSION, VERSION_WITHOUT_STOPS, decimals, walk,
+    CHECKSUM_BYTES, CHUNK_SAMPLES_MAX, TIMES_REGULAR, TIMES_STOPS, TIMES_VARINT, TIMES_WALK, VALUES_CONSTANT,
+    VALUES_DECIMAL, VALUES_FLOAT, VALUES_RAW, VALUES_STOPS, VALUES_WALK, VERSION, VERSION_CHECKED, decimals, walk,
 };
 use crate::series::{Sample, Timestamp};
 use crate::store::varint;
@@ -45,28 +46,34 @@ pub struct EncodeError {
 /// The codec refuses; no data does that.
 pub fn encode(samples: &[Sample], effort: Effort) -> Result<Vec<u8>, EncodeError> {
     debug_assert!(samples.is_sorted_by(|a, b| a.t < b.t) && samples.len() <= CHUNK_SAMPLES_MAX);
-    let mut out = vec![VERSION_WITHOUT_STOPS];
+    let mut out = vec![VERSION];
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(out) };
     let span = last.t.wrapping_sub(first.t) as u64;
     varint::put(&mut out, samples.len() as u64);
     varint::put_signed(&mut out, first.t);
     varint::put(&mut out, span);
-    let times = put_times(&mut out, samples, span);
-    let values =
-        put_values(&mut out, samples, effort).map_err(|source| EncodeError { samples: samples.len(), source })?;
-    if times == TIMES_STOPS || values == VALUES_STOPS {
-        out[0] = VERSION;
-    }
+    put_times(&mut out, samples, span);
+    put_values(&mut out, samples, effort).map_err(|source| EncodeError { samples: samples.len(), source })?;
+    out.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    set_checksum(&mut out);
     Ok(out)
 }
 
-/// Appends the times; returns their tag.
-fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) -> u8 {
+/// Makes the checksum right of a body that has one.
+pub(in crate::store) fn set_checksum(body: &mut [u8]) {
+    if body.first().is_some_and(|version| *version >= VERSION_CHECKED)
+        && let Some((content, checksum)) = body.split_last_chunk_mut::<CHECKSUM_BYTES>()
+    {
+        *checksum = crc32c(content).to_le_bytes();
+    }
+}
+
+fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) {
     let mut steps = samples.windows(2).map(|pair| pair[1].t.wrapping_sub(pair[0].t));
     let step = steps.next();
-    if steps.all(|other| Some(other) == step) {
+    if i64::try_from(span).is_ok() && steps.all(|other| Some(other) == step) {
         out.push(TIMES_REGULAR);
-        return TIMES_REGULAR;
+        return;
     }
     let mut body = Vec::new();
     let tag = if span < WALK_SPAN_MAX {
@@ -80,17 +87,15 @@ fn put_times(out: &mut Vec<u8>, samples: &[Sample], span: u64) -> u8 {
     };
     out.push(tag);
     varint::put_bytes(out, &body);
-    tag
 }
 
-/// Appends the values; returns their tag. Those that are not finite stand as exceptions in front, so that a staleness marker
-/// does not spoil the rest.
-fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::errors::PcoResult<u8> {
+/// Values that are not finite stand as exceptions in front, so that a staleness marker does not spoil the rest.
+fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::errors::PcoResult<()> {
     let first = samples[0].v;
     if samples.iter().all(|sample| sample.v.to_bits() == first.to_bits()) {
         out.push(VALUES_CONSTANT);
         out.extend_from_slice(&first.to_le_bytes());
-        return Ok(VALUES_CONSTANT);
+        return Ok(());
     }
     let mut values: Vec<f64> = samples.iter().map(|sample| sample.v).collect();
     let mut body = Vec::new();
@@ -107,7 +112,7 @@ fn put_values(out: &mut Vec<u8>, samples: &[Sample], effort: Effort) -> pco::err
     };
     out.push(tag);
     out.extend_from_slice(&body);
-    Ok(tag)
+    Ok(())
 }
 
 fn is_exception(value: f64) -> bool {

@@ -9,15 +9,17 @@ mod encode;
 mod walk;
 
 pub use decode::{decode, decode_within, span};
+pub(in crate::store) use encode::set_checksum;
 pub use encode::{Effort, EncodeError, encode};
 
 /// Largest number of samples in a chunk.
 pub const CHUNK_SAMPLES_MAX: usize = 1440;
 
-/// Version 3 has stops in walks. A chunk without says 2, whose every byte it has.
 const VERSION: u8 = 3;
-const VERSION_WITHOUT_STOPS: u8 = 2;
 const VERSION_FIRST: u8 = 1;
+/// The first version that ends with a checksum: CRC-32C of all before it, little-endian.
+const VERSION_CHECKED: u8 = 3;
+const CHECKSUM_BYTES: usize = 4;
 const TIMES_REGULAR: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_VARINT: u8 = 2;

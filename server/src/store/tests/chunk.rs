@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::query::source::TimeRange;
 use crate::series::{STALE_NAN_BITS, Sample};
 use crate::store::chunk::{Effort, decode, decode_within, encode, span};
+use crate::store::hostile;
 
 fn bits(samples: &[Sample]) -> Vec<(i64, u64)> {
     samples.iter().map(|sample| (sample.t, sample.v.to_bits())).collect()
@@ -90,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_an_error_or_other_numbers_but_never_a_panic(
+    fn damage_is_an_error(
         samples in chunks(), best: bool, at in 0usize..6_000, xor in 1u8..,
     ) {
         let effort = if best { Effort::Best } else { Effort::Fast };
@@ -98,7 +99,9 @@ proptest! {
         let at = at % whole.len();
         let mut body = whole.clone();
         body[at] ^= xor;
-        let _ = decode(&body);
+        // Another version has another end; what else is wrong is found out, and in older versions if it can be.
+        prop_assert!(decode(&body).is_err() || at == 0);
+        let _ = hostile::chunk(&body);
         body.truncate(at);
         prop_assert!(decode(&body).is_err());
         prop_assert!(decode(&whole[..at]).is_err());
@@ -143,16 +146,16 @@ fn bytes_per_sample_stay_small() {
     }
     note("times that jitter by 4 bits", late);
     expect_test::expect![[r"
-        constant 0.03
-        gauge with two decimals, 8.6 bits 1.18
+        constant 0.04
+        gauge with two decimals, 8.6 bits 1.19
         counter, 12.3 bits 1.66
-        counter, still but for errors 0.06
+        counter, still but for errors 0.07
         pages, 10 bits 1.37
-        frequencies, 1 bit 0.24
-        32-bit floats, 24 bits 3.25
+        frequencies, 1 bit 0.25
+        32-bit floats, 24 bits 3.26
         64-bit floats 7.24
-        ten samples 3.60
-        a staleness marker after a line 0.06
+        ten samples 4.00
+        a staleness marker after a line 0.07
         times that jitter by 4 bits 0.68
     "]]
     .assert_eq(&sizes);

@@ -149,6 +149,34 @@ fn a_zeroed_page_of_samples_costs_its_chunks_alone() {
 }
 
 #[test]
+fn one_flipped_bit_in_a_chunk_is_found_and_costs_that_chunk_alone() {
+    let (dir, held) = directory();
+    let samples = file(dir.path(), "samples-", ".db");
+    let whole = std::fs::read(&samples).unwrap();
+    let longest = "SELECT key, body FROM chunk ORDER BY length(body) DESC, key LIMIT 1";
+    let (key, body): (i64, Vec<u8>) = rusqlite::Connection::open(&samples)
+        .and_then(|file| file.query_row(longest, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        .unwrap();
+    for at in [body.len() / 4, body.len() / 2, body.len() - 1] {
+        std::fs::write(&samples, &whole).unwrap();
+        let mut flipped = body.clone();
+        flipped[at] ^= 0x10;
+        let file = rusqlite::Connection::open(&samples).unwrap();
+        file.execute("UPDATE chunk SET body = ?2 WHERE key = ?1", rusqlite::params![key, flipped]).unwrap();
+        drop(file);
+        assert_eq!(damaged(dir.path()), [samples.file_name().unwrap().to_string_lossy()], "byte {at}");
+    }
+    let (told, kept) = repaired(dir.path(), &held);
+    assert_eq!((told.len(), told[0].lost.len()), (1, 1), "{told:?}");
+    assert!(
+        count(&kept) < count(&held) && count(&kept) > count(&held) * 6 / 10,
+        "{} of {}",
+        count(&kept),
+        count(&held)
+    );
+}
+
+#[test]
 fn a_samples_file_cut_short_keeps_what_is_left() {
     let (dir, held) = directory();
     let samples = file(dir.path(), "samples-", ".db");

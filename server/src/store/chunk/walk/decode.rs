@@ -10,6 +10,8 @@ use crate::store::varint::{DecodeError, Reader};
 #[derive(Debug)]
 pub struct Walk<'a> {
     method: u8,
+    /// How many numbers there are, the first with them.
+    count: usize,
     divisor: i64,
     start: Start,
     stops: &'a [u8],
@@ -29,11 +31,11 @@ struct Place<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The walk in bytes that [`put`] wrote, which said whether it has stops.
+    /// The walk of `count` numbers in bytes that [`put`] wrote, which said whether it has stops.
     ///
     /// # Errors
     /// The bytes are damaged or of a newer version.
-    pub fn parse(bytes: &'a [u8], has_stops: bool) -> Result<Walk<'a>, DecodeError> {
+    pub fn parse(bytes: &'a [u8], count: usize, has_stops: bool) -> Result<Walk<'a>, DecodeError> {
         let mut reader = Reader(bytes);
         let method = reader.byte()?;
         let divisor = reader.unsigned()? as i64;
@@ -44,11 +46,11 @@ impl<'a> Walk<'a> {
             LEVEL_RUNS | TREND_RUNS if stops.is_empty() => {}
             found => return Err(DecodeError::Unknown { what: "method of a walk", found }),
         }
-        Ok(Walk { method, divisor, start, stops, bits: reader.0 })
+        Ok(Walk { method, count, divisor, start, stops, bits: reader.0 })
     }
 
-    /// Calls `each` with the `wanted` of the numbers, of which there are at least so many. O(wanted) and what stands before them
-    /// from the last stop on.
+    /// Calls `each` with the `wanted` of the numbers. O(wanted) and what stands before them from the last stop on. What was
+    /// read whole without an error gives the same in parts.
     ///
     /// # Errors
     /// The bytes are damaged.
@@ -62,41 +64,34 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let place = self.seek(told.start)?;
-        let (mut level, mut skip) = (place.level, told.start - place.block * BLOCK_NUMBERS);
-        let mut show = |level: i64| {
+        let mut skip = told.start - place.block * BLOCK_NUMBERS;
+        self.read_from(place, told.end, |level| {
             if skip > 0 {
                 skip -= 1;
             } else {
                 each(self.number(first, level));
             }
-        };
-        if self.tells_levels() {
-            return self.read_from(place, told.end, show);
-        }
-        self.read_from(place, told.end, |step| {
-            level = level.wrapping_add(step);
-            show(level);
         })
     }
 
-    /// Which of `count` rising numbers can lie from one value to another, as far as stops tell: all that do, and maybe more. Reads
-    /// no code.
+    /// Which of the rising numbers can lie from one value to another, as far as stops tell: all that do, and maybe more. Reads no
+    /// code.
     ///
     /// # Errors
     /// The bytes are damaged.
-    pub fn places(&self, first: i64, count: usize, (from, to): (i64, i64)) -> Result<Range<usize>, DecodeError> {
-        let mut places = 0..count;
+    pub fn places(&self, first: i64, (from, to): (i64, i64)) -> Result<Range<usize>, DecodeError> {
+        let mut places = 0..self.count;
         if self.tells_levels() {
             return Ok(places);
         }
         let mut place = self.first_place();
         while !place.stops.is_empty() {
             place = self.next_stop(place)?;
-            let (stop, number) = (place.block.saturating_mul(BLOCK_NUMBERS), self.number(first, place.level));
+            let (stop, number) = (place.block * BLOCK_NUMBERS, self.number(first, place.level));
             if number < from {
-                places.start = (stop + 1).min(count);
+                places.start = stop + 1;
             } else if number > to {
-                places.end = stop.min(count);
+                places.end = stop;
                 break;
             }
         }
@@ -119,6 +114,9 @@ impl<'a> Walk<'a> {
     /// The stop behind a place.
     fn next_stop(&self, mut place: Place<'a>) -> Result<Place<'a>, DecodeError> {
         place.block += 1;
+        if place.block * BLOCK_NUMBERS + 1 >= self.count {
+            return Err(DecodeError::Impossible { what: "number of stops" });
+        }
         place.bit = place.bit.wrapping_add(place.stops.unsigned()?);
         if !self.tells_levels() {
             place.level = place.level.wrapping_add(place.start.way()).wrapping_add(place.stops.signed()?);
@@ -136,22 +134,35 @@ impl<'a> Walk<'a> {
         Ok(place)
     }
 
-    /// Calls `each` with what is told from a place on, up to the number `to`.
+    /// Calls `each` with the numbers from a place on, up to what the code `to` tells; over the divisor and less the first.
     fn read_from(&self, mut place: Place<'a>, to: usize, mut each: impl FnMut(i64)) -> Result<(), DecodeError> {
         let mut bits = BitReader::new(self.bits, place.bit);
+        let mut level = place.level;
         loop {
             let left = to - place.block * BLOCK_NUMBERS;
             // Without stops the walk is one block, whatever its length.
             let count = if place.stops.is_empty() { left } else { left.min(BLOCK_NUMBERS) };
-            bits = match self.method {
-                CURVE => read_curve(bits, place.start, count, &mut each),
-                LEVEL | TREND => read_drifting(bits, place.start, count, &mut each),
-                _ => read_runs(bits, place.start, count, &mut each),
+            let step = |told: i64| {
+                level = level.wrapping_add(told);
+                each(level);
             };
+            bits = match self.method {
+                LEVEL => read_drifting(bits, place.start, count, &mut each),
+                TREND => read_drifting(bits, place.start, count, step),
+                CURVE => read_curve(bits, place.start, count, step),
+                LEVEL_RUNS => read_runs(bits, place.start, count, &mut each),
+                _ => read_runs(bits, place.start, count, step),
+            };
+            if bits.is_past_end() {
+                return Err(DecodeError::Truncated);
+            }
             if count == left {
-                return if bits.is_past_end() { Err(DecodeError::Truncated) } else { Ok(()) };
+                return Ok(());
             }
             place = self.next_stop(place)?;
+            if place.bit != bits.position() || place.level != level {
+                return Err(DecodeError::Impossible { what: "stop of a walk" });
+            }
         }
     }
 }

@@ -91,9 +91,9 @@ mod tests {
         (out, has_stops)
     }
 
-    fn unpacked((bytes, has_stops): (&[u8], bool), first: i64, wanted: Range<usize>) -> Result<Vec<i64>, DecodeError> {
+    fn unpacked(walk: &Walk<'_>, first: i64, wanted: Range<usize>) -> Result<Vec<i64>, DecodeError> {
         let mut numbers = Vec::new();
-        Walk::parse(bytes, has_stops)?.read(first, wanted, |number| numbers.push(number)).map(|()| numbers)
+        walk.read(first, wanted, |number| numbers.push(number)).map(|()| numbers)
     }
 
     /// Noise around a level, sums of it, second sums, long stillness with leaps: what the methods are for.
@@ -120,10 +120,10 @@ mod tests {
         #[test]
         fn walks_come_back_whole_and_in_parts(numbers in walks(), part in (0usize..900, 0usize..900)) {
             let (bytes, has_stops) = packed(&numbers);
-            let walk = (&bytes[..], has_stops);
-            prop_assert_eq!(&unpacked(walk, numbers[0], 0..numbers.len()).unwrap(), &numbers);
+            let walk = Walk::parse(&bytes, numbers.len(), has_stops).unwrap();
+            prop_assert_eq!(&unpacked(&walk, numbers[0], 0..numbers.len()).unwrap(), &numbers);
             let (from, to) = (part.0.min(part.1).min(numbers.len()), part.0.max(part.1).min(numbers.len()));
-            prop_assert_eq!(&unpacked(walk, numbers[0], from..to).unwrap(), &numbers[from..to]);
+            prop_assert_eq!(&unpacked(&walk, numbers[0], from..to).unwrap(), &numbers[from..to]);
         }
 
         #[test]
@@ -133,7 +133,7 @@ mod tests {
             let last = numbers[numbers.len() - 1];
             let (a, b) = (i64::from(within.0) % (last + 1), i64::from(within.1) % (last + 1));
             let (from, to) = (a.min(b), a.max(b));
-            let places = Walk::parse(&bytes, has_stops).unwrap().places(numbers[0], numbers.len(), (from, to)).unwrap();
+            let places = Walk::parse(&bytes, numbers.len(), has_stops).unwrap().places(numbers[0], (from, to)).unwrap();
             for (i, number) in numbers.iter().enumerate() {
                 prop_assert!(places.contains(&i) || !(from..=to).contains(number));
             }
@@ -145,12 +145,29 @@ mod tests {
         fn any_bytes_are_numbers_or_an_error(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             has_stops in any::<bool>(),
-            part in (0usize..900, 0usize..900),
+            count in 1usize..1500,
+            part in (0usize..1500, 0usize..1500),
         ) {
-            let numbers = unpacked((&bytes, has_stops), 7, part.0..part.1);
-            prop_assert!(numbers.is_err() || numbers.unwrap().len() == part.1.saturating_sub(part.0));
-            if let Ok(walk) = Walk::parse(&bytes, has_stops) {
-                let _ = walk.places(7, part.0, (0, 1 << 40));
+            if let Ok(walk) = Walk::parse(&bytes, count, has_stops) {
+                let part = part.0.min(count)..part.1.min(count);
+                let numbers = unpacked(&walk, 7, part.clone());
+                prop_assert!(numbers.is_err() || numbers.unwrap().len() == part.len());
+                let _ = walk.places(7, (0, 1 << 40));
+            }
+        }
+
+        #[test]
+        fn a_damaged_walk_that_is_read_whole_is_the_same_in_parts(
+            numbers in walks(), at in any::<prop::sample::Index>(), xor in 1u8.., part in (0usize..900, 0usize..900),
+        ) {
+            let (mut bytes, has_stops) = packed(&numbers);
+            let at = at.index(bytes.len());
+            bytes[at] ^= xor;
+            if let Ok(walk) = Walk::parse(&bytes, numbers.len(), has_stops)
+                && let Ok(whole) = unpacked(&walk, numbers[0], 0..numbers.len())
+            {
+                let part = part.0.min(part.1).min(numbers.len())..part.0.max(part.1).min(numbers.len());
+                prop_assert_eq!(&unpacked(&walk, numbers[0], part.clone()).unwrap(), &whole[part]);
             }
         }
     }
