@@ -16,6 +16,18 @@ mod tests {
 
     use super::*;
     use crate::rules::{check, load};
+    use crate::store::RefusedReason;
+
+    #[test]
+    fn every_reason_to_refuse_samples_raises_the_alert() {
+        let (_, text) = shipped().iter().find(|(name, _)| name.ends_with("petrel.yaml")).unwrap();
+        let (_, rule) = text.split_once("alert: PetrelSamplesRefused").unwrap();
+        let (_, outcomes) = rule.split_once("outcome=~\"").unwrap();
+        let outcomes: Vec<&str> = outcomes.split_once('"').unwrap().0.split('|').collect();
+        for reason in RefusedReason::ALL {
+            assert!(outcomes.contains(&reason.outcome()), "{reason:?} is not in the rule: {outcomes:?}");
+        }
+    }
 
     #[test]
     fn shipped_rules_load_without_a_remark() {

@@ -144,3 +144,27 @@ pub enum RefusedReason {
     /// Memory is near `memory_max`.
     MemoryLimit,
 }
+
+impl RefusedReason {
+    /// All reasons.
+    pub const ALL: [RefusedReason; 6] = [
+        RefusedReason::Future,
+        RefusedReason::TooOld,
+        RefusedReason::Closed,
+        RefusedReason::SeriesLimit,
+        RefusedReason::SourceLimit,
+        RefusedReason::MemoryLimit,
+    ];
+
+    /// As `petrel_ingest_samples_total` counts it.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            RefusedReason::Future => "future",
+            RefusedReason::TooOld => "too_old",
+            RefusedReason::Closed => "closed",
+            RefusedReason::SeriesLimit => "series_limit",
+            RefusedReason::SourceLimit => "source_limit",
+            RefusedReason::MemoryLimit => "memory_limit",
+        }
+    }
+}

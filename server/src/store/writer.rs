@@ -288,15 +288,11 @@ fn answer(shared: &Shared, prepared: Prepared) {
         }
     };
     count("accepted", prepared.committed.accepted);
-    for (reason, outcome) in [
-        (RefusedReason::Future, "future"),
-        (RefusedReason::TooOld, "too_old"),
-        (RefusedReason::Closed, "closed"),
-        (RefusedReason::SeriesLimit, "series_limit"),
-        (RefusedReason::SourceLimit, "source_limit"),
-        (RefusedReason::MemoryLimit, "memory_limit"),
-    ] {
-        count(outcome, prepared.committed.refused.iter().filter(|refused| refused.reason == reason).count() as u64);
+    for reason in RefusedReason::ALL {
+        count(
+            reason.outcome(),
+            prepared.committed.refused.iter().filter(|refused| refused.reason == reason).count() as u64,
+        );
     }
     shared.feed_taps(prepared.accepted);
     (prepared.reply)(Ok(prepared.committed));
