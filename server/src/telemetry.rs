@@ -123,6 +123,15 @@ pub static STORE_ROLLUP_BUILDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("petrel_store_rollup_builds_total", "Times rollups of a day were built, by outcome.", &["outcome"])
 });
 
+/// Damage in files of samples that a step went on without: `merge`, `rollup`.
+pub static STORE_DAMAGE_SKIPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "petrel_store_damage_skipped_total",
+        "Times damage in a file of samples was left aside, by step.",
+        &["step"],
+    )
+});
+
 /// Deletions of samples that operators asked for and that are done.
 pub static STORE_DELETIONS: LazyLock<IntCounter> =
     LazyLock::new(|| counter("petrel_store_deletions_total", "Deletions of samples done."));
@@ -160,6 +169,7 @@ pub fn declare_limits() {
     let query = ["samples_max", "timeout", "steps_max", "concurrent_max", "queue_timeout", "text_max", "answer_max"];
     declare(&QUERY_LIMITS, &query);
     declare(&QUERY_LIMITS, &["series_max", "memory_max"]);
+    declare(&STORE_DAMAGE_SKIPPED, &["merge", "rollup"]);
     STORE_TAP_DROPPED.inc_by(0);
     INGEST_IN_FLIGHT_BYTES.add(0);
     MEMORY_LEVEL.add(0);

@@ -32,7 +32,8 @@ impl Store {
         maintenance.compacted.retain(|_, at| at.elapsed() < COMPACT_EVERY);
         for file in self.shared.days.all() {
             let over = (i64::from(file.day) + 1) * DAY_MS + COMPACT_AFTER_MS < now;
-            if over && !maintenance.compacted.contains_key(&file.day) && !is_compacted(&file)? {
+            let is_leaving = maintenance.leaving.contains_key(&file.day);
+            if over && !is_leaving && !maintenance.compacted.contains_key(&file.day) && !is_compacted(&file)? {
                 maintenance.compacted.insert(file.day, Instant::now());
                 self.compact(&file)?;
                 break;
@@ -54,7 +55,7 @@ impl Store {
         for slice in all.chunks(SLICE_SERIES) {
             file.write(|tx| {
                 for (id, _) in slice {
-                    merge_tail(file, tx, *id)?;
+                    merge_where_whole(file, tx, *id)?;
                 }
                 Ok(())
             })?;
@@ -86,9 +87,21 @@ pub fn is_compacted(file: &DayFile) -> Result<bool, DayError> {
     })
 }
 
+/// As [`merge_tail`], which only saves room: where a chunk is damaged those of its series stay as they are.
+pub fn merge_where_whole(file: &DayFile, tx: &Transaction<'_>, id: SeriesId) -> Result<(), DayError> {
+    match merge_tail(file, tx, id) {
+        // Chunks are decoded before the first is changed.
+        Err(error @ DayError::Damaged { .. }) => {
+            file.skip_damage("merge", &error);
+            Ok(())
+        }
+        merged => merged,
+    }
+}
+
 /// Merges the chunks of a series from the first small one on: all that were accepted after it are behind it, so that the order
 /// in which equal times override each other stays.
-pub fn merge_tail(file: &DayFile, tx: &Transaction<'_>, id: SeriesId) -> Result<(), DayError> {
+fn merge_tail(file: &DayFile, tx: &Transaction<'_>, id: SeriesId) -> Result<(), DayError> {
     let failed = |source| file.failed(source);
     let (first, last) = chunk_keys(id);
     let mut statement =

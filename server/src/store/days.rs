@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chrono::{DateTime, NaiveDate};
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use petrel_agent::error_chain::chain;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::head::{DAY_MS, Day};
 use super::index::SeriesId;
@@ -14,6 +16,7 @@ use super::journal::Position;
 use super::varint::{self, DecodeError, Reader};
 use super::{packed, record, sqlite};
 use crate::series::Labels;
+use crate::telemetry;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS series (block INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -67,6 +70,28 @@ pub enum DayError {
     },
 }
 
+impl DayError {
+    /// Whether it says that what is in a file is damaged, which no other try changes.
+    pub fn is_damage_of(&self, file: &Path) -> bool {
+        match self {
+            DayError::Damaged { path, .. } => path == file,
+            DayError::Sqlite { path, source } => {
+                let code = source.sqlite_error_code();
+                path == file && matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+            }
+        }
+    }
+}
+
+/// What to do where something in a file is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Fail: the file stays, and can be repaired.
+    Fail,
+    /// Go on without it: the file goes.
+    Skip,
+}
+
 /// One day's file.
 #[derive(Debug)]
 pub struct DayFile {
@@ -77,6 +102,8 @@ pub struct DayFile {
     readers: Mutex<Vec<Connection>>,
     /// Open between the transactions of one pass of maintenance: closing folds the log into the file.
     writer: Mutex<Option<Connection>>,
+    /// Whether the log has it that the file is damaged.
+    is_damage_told: AtomicBool,
 }
 
 impl DayFile {
@@ -155,11 +182,27 @@ impl DayFile {
         DayError::Damaged { path: self.path.clone(), what, key, source }
     }
 
+    /// Counts damage that a step goes on without, and tells of it once for each file.
+    pub fn skip_damage(&self, step: &'static str, error: &DayError) {
+        telemetry::STORE_DAMAGE_SKIPPED.with_label_values(&[step]).inc();
+        if !self.is_damage_told.swap(true, Ordering::Relaxed) {
+            tracing::error!(error = chain(error), step, "a samples file is damaged; what is whole in it is still used");
+        }
+    }
+
     /// The series that have chunks here, in the order in which they came.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.
     pub fn series(&self) -> Result<Vec<(SeriesId, Labels)>, DayError> {
+        self.listed(OnDamage::Fail)
+    }
+
+    /// As [`DayFile::series`], where some of them may be left out.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged where that must not be.
+    pub fn listed(&self, on_damage: OnDamage) -> Result<Vec<(SeriesId, Labels)>, DayError> {
         self.read(|connection| {
             let failed = |source| self.failed(source);
             let mut statement = connection.prepare("SELECT block, body FROM series ORDER BY block").map_err(failed)?;
@@ -168,7 +211,10 @@ impl DayFile {
             while let Some(row) = rows.next().map_err(failed)? {
                 let block: i64 = row.get(0).map_err(failed)?;
                 let body: Vec<u8> = row.get(1).map_err(failed)?;
-                decode_series(&body, &mut all).map_err(|source| self.damaged("series", block, source))?;
+                match decode_series(&body, &mut all).map_err(|source| self.damaged("series", block, source)) {
+                    Err(error) if on_damage == OnDamage::Skip => self.skip_damage("rollup", &error),
+                    decoded => decoded?,
+                }
             }
             Ok(all)
         })
@@ -274,6 +320,7 @@ impl Days {
                 path: self.dir.join(name(day)),
                 readers: Mutex::default(),
                 writer: Mutex::default(),
+                is_damage_told: AtomicBool::new(false),
             })
         });
         Arc::clone(file)

@@ -60,8 +60,9 @@ impl Store {
         for slice in found.chunks(SLICE_SERIES) {
             deleted.chunks += self.delete_slice(slice, range)?;
         }
-        let _one = self.changing()?;
-        self.delete_rolled(any_of, range)?;
+        let maintenance = self.changing()?;
+        let leaving: BTreeSet<Day> = maintenance.leaving.keys().copied().collect();
+        self.delete_rolled(any_of, range, &leaving)?;
         telemetry::STORE_DELETIONS.inc();
         Ok(deleted)
     }
@@ -105,8 +106,10 @@ impl Store {
     /// A backup is being taken, or a file could not be rewritten; it stays as it was.
     pub fn compact_all(&self) -> Result<(), MaintainError> {
         for file in self.shared.days.all() {
-            let _one = self.changing().map_err(|_| MaintainError::Resting)?;
-            self.compact(&file)?;
+            let maintenance = self.changing().map_err(|_| MaintainError::Resting)?;
+            if !maintenance.leaving.contains_key(&file.day) {
+                self.compact(&file)?;
+            }
         }
         Ok(())
     }

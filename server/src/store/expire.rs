@@ -2,14 +2,14 @@
 //! that have nothing left. Never unlinks a journal
 //! that memory needs, nor one before an older one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tracing::info;
 
-use super::days::DayFile;
+use super::days::{DayFile, OnDamage};
 use super::engine::{Store, retire};
 use super::head::{DAY_MS, Day, day_of};
 use super::index::Series;
@@ -53,14 +53,15 @@ impl Store {
             kept.is_some_and(|kept| i64::from(end) * DAY_MS <= now - kept)
         };
         let options = &self.shared.options;
-        let oldest = self.shared.days.all().into_iter().next();
+        let oldest = self.staying(maintenance).into_iter().next();
         if let Some(file) = oldest.filter(|file| is_over(file.day + 1, options.retention)) {
             return self.unlink_day(maintenance, &file, Expiry::Age);
         }
+        let days = self.shared.days.all();
         let is_old = |file: &Arc<RollupFile>| {
             // Where a level was switched off, what is left of it stays as long as it would by the defaults.
             let kept = options.rollup(file.level).unwrap_or(file.level.kept_default());
-            is_over(file.level.file_end(file.first), Some(kept))
+            is_over(file.level.file_end(file.first), Some(kept)) && !has_raw(&days, file)
         };
         match self.shared.rollups.all().into_iter().find(is_old) {
             Some(file) => self.unlink_rollup(maintenance, &file, Expiry::Age),
@@ -76,38 +77,74 @@ impl Store {
         if bytes <= size_max {
             return Ok(false);
         }
-        let days = self.shared.days.all();
+        let days = self.staying(maintenance);
         let newest = days.last().map_or(Day::MAX, |file| file.day).min(day_of(now));
         if let Some(oldest) = days.first().filter(|oldest| oldest.day < newest) {
             return self.unlink_day(maintenance, oldest, Expiry::Size { bytes, size_max });
         }
-        // Rollups of a day that has raw samples would only be built again.
-        let is_raw = |file: &Arc<RollupFile>| days.iter().any(|raw| file.level.file_of(raw.day) == file.first);
-        match self.shared.rollups.all().into_iter().find(|file| !is_raw(file)) {
+        match self.shared.rollups.all().into_iter().find(|file| !has_raw(&days, file)) {
             Some(file) => self.unlink_rollup(maintenance, &file, Expiry::Size { bytes, size_max }),
             None => Ok(false),
         }
     }
 
+    /// All days but those that are leaving, oldest first: one that cannot be unlinked does not keep the others.
+    fn staying(&self, maintenance: &Maintenance) -> Vec<Arc<DayFile>> {
+        let mut days = self.shared.days.all();
+        days.retain(|file| !maintenance.leaving.contains_key(&file.day));
+        days
+    }
+
     /// Unlinks a day once its rollups are built, which may take some passes; from the first on it takes no samples.
     fn unlink_day(&self, maintenance: &mut Maintenance, file: &DayFile, expiry: Expiry) -> Result<bool, MaintainError> {
         maintenance.closing = Some(file.day);
-        self.shared.close_days(maintenance.closing);
+        self.shared.close_days(maintenance.closed());
         let through = self.seal_day(file.day)?;
-        if !self.is_rolled(file)? && !self.roll(&mut maintenance.rolling, file.day)? {
+        if !self.is_rolled_at_last(maintenance, file)? {
             return Ok(false);
         }
-        let freed = sqlite::bytes(&file.path);
-        unlinked::begin(&self.shared.control, file.day, through)?;
-        unlinked::finish(&self.shared, file.day)?;
         maintenance.closing = None;
-        self.shared.close_days(None);
-        expiry.tell(&file.path, freed);
-        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
-        for series in index.iter() {
-            series.head().remove_day(file.day);
-        }
+        let leaving = Leaving { path: file.path.clone(), through, freed: sqlite::bytes(&file.path), expiry };
+        maintenance.leaving.insert(file.day, leaving);
+        maintenance.goes(expiry);
+        self.finish_day(maintenance, file.day)?;
         Ok(true)
+    }
+
+    /// Builds the rollups of a day that goes, of what is whole in it: damage must not keep the disk full for ever.
+    fn is_rolled_at_last(&self, maintenance: &mut Maintenance, file: &DayFile) -> Result<bool, MaintainError> {
+        let rolled = match self.is_rolled(file) {
+            Ok(true) => Ok(true),
+            Ok(false) => self.roll(&mut maintenance.rolling, file.day, OnDamage::Skip),
+            Err(error) => Err(error.into()),
+        };
+        match rolled {
+            Err(MaintainError::Day(error)) if error.is_damage_of(&file.path) => {
+                file.skip_damage("rollup", &error);
+                Ok(true)
+            }
+            rolled => rolled,
+        }
+    }
+
+    /// Tries again to end the unlinking of days where it failed.
+    pub(super) fn finish_leaving(&self, maintenance: &mut Maintenance, problems: &mut Vec<MaintainError>) {
+        let days: Vec<Day> = maintenance.leaving.keys().copied().collect();
+        for day in days {
+            problems.extend(self.finish_day(maintenance, day).err());
+        }
+    }
+
+    /// Ends the unlinking of a day, however far it came before.
+    fn finish_day(&self, maintenance: &mut Maintenance, day: Day) -> Result<(), MaintainError> {
+        let Some(leaving) = maintenance.leaving.get(&day) else { return Ok(()) };
+        unlinked::begin(&self.shared.control, day, leaving.through)?;
+        unlinked::finish(&self.shared, day)?;
+        leaving.expiry.tell(&leaving.path, leaving.freed);
+        maintenance.leaving.remove(&day);
+        maintenance.forget_due = true;
+        self.shared.close_days(maintenance.closed());
+        Ok(())
     }
 
     /// Seals what memory holds of a day that takes no more samples; returns the position up to which the file has all of them.
@@ -139,7 +176,8 @@ impl Store {
         maintenance.rolling = None;
         let freed = sqlite::bytes(&file.path);
         self.shared.rollups.unlink(file)?;
-        self.shared.close_days(maintenance.closing);
+        self.shared.close_days(maintenance.closed());
+        maintenance.goes(expiry);
         expiry.tell(&file.path, freed);
         Ok(true)
     }
@@ -159,13 +197,34 @@ impl Store {
     }
 }
 
+/// Whether a file has rollups of a day that has raw samples: they would only be built again.
+fn has_raw(days: &[Arc<DayFile>], file: &RollupFile) -> bool {
+    days.iter().any(|raw| file.level.file_of(raw.day) == file.first)
+}
+
+/// A day whose unlinking was begun and not ended.
+#[derive(Debug)]
+pub struct Leaving {
+    path: PathBuf,
+    /// How far the journals are in it.
+    through: Position,
+    /// Bytes of its file.
+    freed: u64,
+    expiry: Expiry,
+}
+
 /// Why a file is unlinked.
 #[derive(Debug, Clone, Copy)]
-enum Expiry {
+pub enum Expiry {
     /// It is older than the retention.
     Age,
     /// The directory is too large.
-    Size { bytes: u64, size_max: u64 },
+    Size {
+        /// Its bytes.
+        bytes: u64,
+        /// `store.size_max`.
+        size_max: u64,
+    },
 }
 
 impl Expiry {

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::control::ControlError;
 use super::days::DayError;
 use super::engine::{RetireError, Store};
+use super::expire::{Expiry, Leaving};
 use super::head::Day;
 use super::journal::{self, Position};
 use super::rollup::Rolling;
@@ -48,8 +49,10 @@ pub struct Maintenance {
     pub(super) rolls: BTreeMap<Day, Instant>,
     /// When each day was last compacted.
     pub(super) compacted: BTreeMap<Day, Instant>,
-    /// The day that is about to be unlinked.
+    /// The day that is about to be unlinked: it takes no samples, and may stay after all.
     pub(super) closing: Option<Day>,
+    /// Days whose unlinking was begun: each pass tries to end it, and until then they take no samples.
+    pub(super) leaving: BTreeMap<Day, Leaving>,
     /// Whether a backup is being taken: heads are sealed and journals unlinked, and nothing else is changed.
     pub(super) is_resting: bool,
 }
@@ -67,8 +70,23 @@ impl Maintenance {
             rolls: BTreeMap::new(),
             compacted: BTreeMap::new(),
             closing: None,
+            leaving: BTreeMap::new(),
             is_resting: false,
         }
+    }
+
+    /// Days that are being unlinked: they take no samples.
+    pub(super) fn closed(&self) -> impl Iterator<Item = Day> {
+        self.closing.into_iter().chain(self.leaving.keys().copied())
+    }
+
+    /// A file goes: the next one of its kind waits, also where this one cannot be unlinked at once.
+    pub(super) fn goes(&mut self, expiry: Expiry) {
+        match expiry {
+            Expiry::Age => self.expired = Some(Instant::now()),
+            Expiry::Size { .. } => self.shrunk = Some(Instant::now()),
+        }
+        self.forget_due = true;
     }
 }
 
@@ -137,34 +155,28 @@ impl Store {
         }
         self.seal(Position::MAX, &mut problems);
         problems.extend(self.retire_journals().err());
-        for file in self.shared.days.all().iter().filter(|_| !maintenance.is_resting) {
+        let stays = |day| !maintenance.is_resting && !maintenance.leaving.contains_key(&day);
+        for file in self.shared.days.all().iter().filter(|file| stays(file.day)) {
             problems.extend(self.compact(file).err().map(Into::into));
         }
         problems.extend(self.shared.control.fold_log().err().map(Into::into));
         problems
     }
 
-    /// Unlinks what the retention ended, one file of a kind at a time, and forgets series that have nothing left.
+    /// Ends what was begun, unlinks what the retention ended, one file of a kind at a time, and forgets series that have nothing left.
     fn expire(&self, maintenance: &mut Maintenance, now: Timestamp, problems: &mut Vec<MaintainError>) {
         let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        self.finish_leaving(maintenance, problems);
         let closing = maintenance.closing.take();
         if is_due(maintenance.expired, EXPIRE_EVERY) {
-            match self.expire_one(maintenance, now) {
-                Ok(true) => (maintenance.expired, maintenance.forget_due) = (Some(Instant::now()), true),
-                Ok(false) => {}
-                Err(error) => problems.push(error),
-            }
+            problems.extend(self.expire_one(maintenance, now).err());
         }
         if is_due(maintenance.shrunk, SHRINK_EVERY) {
-            match self.shrink_to_size(maintenance, now) {
-                Ok(true) => (maintenance.shrunk, maintenance.forget_due) = (Some(Instant::now()), true),
-                Ok(false) => {}
-                Err(error) => problems.push(error),
-            }
+            problems.extend(self.shrink_to_size(maintenance, now).err());
         }
         if closing.is_some() && maintenance.closing.is_none() {
             // It stays after all, and takes samples again.
-            self.shared.close_days(None);
+            self.shared.close_days(maintenance.closed());
         }
         if maintenance.forget_due {
             match self.forget_series() {

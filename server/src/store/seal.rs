@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::{Transaction, params};
 
 use super::chunk::{self, CHUNK_SAMPLES_MAX, Effort, EncodeError};
-use super::compact::{MERGED_SAMPLES_MIN, merge_tail};
+use super::compact::{MERGED_SAMPLES_MIN, merge_where_whole};
 use super::days::{DayError, DayFile, chunk_keys, put_series, touch};
 use super::engine::Store;
 use super::head::{Day, Taken, day_of};
@@ -146,7 +146,7 @@ fn seal_day(file: &DayFile, sealings: &[Sealing<'_>]) -> Result<(), DayError> {
             .and_then(|mut statement| statement.execute(params![sealing.series.id as i64, sealing.through as i64]))
             .map_err(|source| file.failed(source))?;
             if count % MERGE_CHUNKS == 0 {
-                merge_tail(file, tx, sealing.series.id)?;
+                merge_where_whole(file, tx, sealing.series.id)?;
             }
         }
         Ok(())

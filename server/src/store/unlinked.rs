@@ -2,7 +2,8 @@
 //! still there brings nothing of them back, and a day that only rollups have takes no more samples, which nothing could roll into them.
 //!
 //! The order is: the day takes no more samples; what memory has of it is sealed; its rollups are built; `control.db` notes the day and
-//! how far the journals are in it; its file goes; its rollups are closed; the note is done. A start ends what was noted and not done.
+//! how far the journals are in it; its file goes; its rollups are closed; the note is done; its series forget it. From the note on
+//! there is no way back: where a step fails the day stays closed, each pass of maintenance tries again, and so does a start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -22,7 +23,7 @@ pub const MIGRATION: Migration = (
     "CREATE TABLE unlinked_day (day INTEGER PRIMARY KEY, through INTEGER NOT NULL, done INTEGER NOT NULL) STRICT;",
 );
 
-/// Why a day could not be unlinked. It is tried again, at the latest by the next start.
+/// Why a day could not be unlinked. It is tried again by the next pass, or by the next start.
 #[derive(Debug, thiserror::Error)]
 pub enum UnlinkDayError {
     /// Its rollups.
@@ -59,6 +60,10 @@ pub fn finish(shared: &Shared, day: Day) -> Result<(), UnlinkDayError> {
     shared.rollups.close_day(day)?;
     shared.control.write(|tx| tx.execute("UPDATE unlinked_day SET done = 1 WHERE day = ?1", [day]))?;
     shared.unlinked_before.fetch_max((i64::from(day) + 1) * DAY_MS, Ordering::SeqCst);
+    let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
+    for series in index.iter() {
+        series.head().remove_day(day);
+    }
     Ok(())
 }
 
@@ -76,7 +81,7 @@ pub fn resume(shared: &Shared) -> Result<(), UnlinkDayError> {
     if let Some(newest) = unlinked.max() {
         shared.unlinked_before.fetch_max((i64::from(newest) + 1) * DAY_MS, Ordering::SeqCst);
     }
-    shared.close_days(None);
+    shared.close_days([]);
     Ok(())
 }
 
@@ -96,9 +101,9 @@ pub fn forget(tx: &Transaction<'_>, number: u64) -> rusqlite::Result<usize> {
 }
 
 impl Shared {
-    /// Lets the days that only rollups have take no samples, nor the one that is about to be unlinked. A batch that was let in before
-    /// is applied once the gate was free.
-    pub fn close_days(&self, closing: Option<Day>) {
+    /// Lets the days that only rollups have take no samples, nor those that are being unlinked. A batch that was let in before is
+    /// applied once the gate was free.
+    pub fn close_days(&self, closing: impl IntoIterator<Item = Day>) {
         let days: BTreeSet<Day> = self.rollups.closed_days().into_iter().chain(closing).collect();
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = days.into();
     }

@@ -14,7 +14,7 @@ use super::{LEVELS, Level};
 use crate::series::{Labels, Sample, Timestamp};
 use crate::store::chunk;
 use crate::store::compact::is_compacted;
-use crate::store::days::{DayError, DayFile, chunk_keys};
+use crate::store::days::{DayError, DayFile, OnDamage, chunk_keys};
 use crate::store::engine::Store;
 use crate::store::head::{DAY_MS, Day, merge};
 use crate::store::index::SeriesId;
@@ -67,16 +67,21 @@ impl Store {
     }
 
     /// Goes on with the day that is being built, or begins with another one; says whether it is done.
-    pub(in crate::store) fn roll(&self, rolling: &mut Option<Rolling>, day: Day) -> Result<bool, MaintainError> {
+    pub(in crate::store) fn roll(
+        &self,
+        rolling: &mut Option<Rolling>,
+        day: Day,
+        on_damage: OnDamage,
+    ) -> Result<bool, MaintainError> {
         let Some(file) = self.shared.days.get(day) else { return Ok(true) };
         let mut now = match rolling.take() {
             Some(now) if now.day == day && note(&file)? == Some(Note::Begun) => now,
-            _ => self.begin_rolling(&file)?,
+            _ => self.begin_rolling(&file, on_damage)?,
         };
         let begun = Instant::now();
         while now.done < now.series.len() && begun.elapsed() < PASS {
             let slice = &now.series[now.done..now.series.len().min(now.done + SLICE_SERIES)];
-            roll_slice(&file, slice, &now.targets)?;
+            roll_slice((&file, on_damage), slice, &now.targets)?;
             now.done += slice.len();
         }
         if now.done < now.series.len() {
@@ -115,7 +120,7 @@ impl Store {
             None => self.day_to_roll(maintenance, now)?,
         };
         if let Some(day) = day {
-            self.roll(&mut maintenance.rolling, day)?;
+            self.roll(&mut maintenance.rolling, day, OnDamage::Fail)?;
         }
         Ok(())
     }
@@ -126,7 +131,8 @@ impl Store {
         for file in self.shared.days.all() {
             let is_over = (i64::from(file.day) + 1) * DAY_MS + ROLL_AFTER_MS < now;
             let is_fresh = maintenance.rolls.contains_key(&file.day);
-            if is_over && !is_fresh && is_compacted(&file)? && !self.is_rolled(&file)? {
+            let is_leaving = maintenance.leaving.contains_key(&file.day);
+            if is_over && !is_fresh && !is_leaving && is_compacted(&file)? && !self.is_rolled(&file)? {
                 maintenance.rolls.insert(file.day, Instant::now());
                 return Ok(Some(file.day));
             }
@@ -135,11 +141,11 @@ impl Store {
     }
 
     /// Begins to build a day anew.
-    pub(in crate::store) fn begin_rolling(&self, file: &DayFile) -> Result<Rolling, DayError> {
+    pub(in crate::store) fn begin_rolling(&self, file: &DayFile, on_damage: OnDamage) -> Result<Rolling, DayError> {
         let begin = |level| self.shared.rollups.begin(level, file.day);
         let targets = self.levels().into_iter().map(begin).collect::<Result<_, _>>()?;
         put_note(file, Note::Begun)?;
-        let mut series = file.series()?;
+        let mut series = file.listed(on_damage)?;
         series.sort_by(|a, b| a.1.name().cmp(b.1.name()).then(a.0.cmp(&b.0)));
         series.dedup_by_key(|(id, _)| *id);
         telemetry::STORE_ROLLUP_BUILDS.with_label_values(&["begun"]).inc();
@@ -148,13 +154,24 @@ impl Store {
 }
 
 /// Builds the rows of some series, all of those of a metric next to each other.
-fn roll_slice(file: &DayFile, slice: &[(SeriesId, Labels)], targets: &[Arc<RollupFile>]) -> Result<(), DayError> {
+fn roll_slice(
+    (file, on_damage): (&DayFile, OnDamage),
+    slice: &[(SeriesId, Labels)],
+    targets: &[Arc<RollupFile>],
+) -> Result<(), DayError> {
     let mut bodies: Vec<Vec<Vec<u8>>> = vec![Vec::with_capacity(slice.len()); targets.len()];
     for (id, _) in slice {
+        let samples = match raw(file, *id) {
+            Err(error) if on_damage == OnDamage::Skip && error.is_damage_of(&file.path) => {
+                file.skip_damage("rollup", &error);
+                Vec::new()
+            }
+            samples => samples?,
+        };
         let mut rows: Vec<Row> = Vec::new();
         for (at, target) in targets.iter().enumerate() {
             let step_ms = target.level.step_ms();
-            rows = if at == 0 { row::from_samples(&raw(file, *id)?, step_ms) } else { row::from_rows(&rows, step_ms) };
+            rows = if at == 0 { row::from_samples(&samples, step_ms) } else { row::from_rows(&rows, step_ms) };
             let refused = |error| file.failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
             bodies[at].push(if rows.is_empty() { Vec::new() } else { codec::encode(&rows).map_err(refused)? });
         }

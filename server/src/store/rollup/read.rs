@@ -127,8 +127,14 @@ impl Store {
     }
 
     /// Deletes rows of which a part of their time lies in a range, of days that only rollups have. Days with raw samples are left:
-    /// where the deletion cut any of them the day is built anew, and where it cut none its rows are right.
-    pub(in crate::store) fn delete_rolled(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<(), DayError> {
+    /// where the deletion cut any of them the day is built anew, and where it cut none its rows are right. Days that are leaving are
+    /// built no more.
+    pub(in crate::store) fn delete_rolled(
+        &self,
+        any_of: &[Vec<Matcher>],
+        range: TimeRange,
+        leaving: &BTreeSet<Day>,
+    ) -> Result<(), DayError> {
         let (from, to) = (day_of(range.from), day_of(range.to));
         for file in self.shared.rollups.all() {
             if file.first > to || file.level.file_end(file.first) <= from {
@@ -137,7 +143,8 @@ impl Store {
             file.write(|tx| {
                 let mut gone = Vec::new();
                 for (number, labels) in file.matching(tx, any_of)? {
-                    let is_raw = |day| !file.is_closed(day) && self.shared.days.get(day).is_some();
+                    let is_raw =
+                        |day| !file.is_closed(day) && !leaving.contains(&day) && self.shared.days.get(day).is_some();
                     if !cut(&file, tx, (number, range), is_raw)? {
                         gone.push((number, labels));
                     }

@@ -6,6 +6,7 @@ mod damage;
 mod deletion;
 mod engine;
 mod golden;
+mod leaving;
 mod rollups;
 mod unlinked;
 mod world;

@@ -7,6 +7,7 @@ use super::rollups::{DAY, FIRST, expire, files, fill, kept_for, value};
 use super::world::{ALL, World, labels, options};
 use crate::query::source::{Source as _, TimeRange};
 use crate::series::{Matcher, Sample, Timestamp};
+use crate::store::days::OnDamage;
 use crate::store::head::Day;
 use crate::store::{Batch, Committed, RefusedReason, StoreOptions, unlinked};
 
@@ -127,7 +128,7 @@ fn late_samples_do_not_have_rollups_built_for_ever() {
     let file = world.store.shared.days.get(day()).unwrap();
     {
         let mut maintenance = world.store.maintenance.lock().unwrap();
-        maintenance.rolling = Some(world.store.begin_rolling(&file).unwrap());
+        maintenance.rolling = Some(world.store.begin_rolling(&file, OnDamage::Fail).unwrap());
         maintenance.rolls.insert(day(), Instant::now());
     }
     for n in 0..3 {
@@ -175,7 +176,7 @@ fn files_that_are_not_there_are_not_counted() {
     let now = FIRST + DAY + 1;
     assert!(!world.store.shrink_to_size(&mut maintenance, now).unwrap(), "nothing was unlinked");
     // Rollups of the newest day, which stays, would only be built again.
-    assert!(world.store.roll(&mut maintenance.rolling, day()).unwrap());
+    assert!(world.store.roll(&mut maintenance.rolling, day(), OnDamage::Fail).unwrap());
     assert!(!world.store.shrink_to_size(&mut maintenance, now).unwrap());
     assert_eq!(files(&world, "rollup").len(), 2);
 }
