@@ -5,6 +5,7 @@ mod limits;
 mod refusal;
 mod turns;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::api::body_deadline;
 use crate::clock::Clock;
 use crate::decide::verdict::{Event, VerdictBook};
-use crate::ingest::body::{Buffers, decompress_snappy, decompress_within};
+use crate::ingest::body::{BodyError, Buffers, decompress_snappy, decompress_within};
 use crate::ingest::budget::{Budget, Held};
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
@@ -40,8 +41,8 @@ const DECODES_MAX: usize = 16;
 /// Bodies that may be larger than this when decompressed are decoded on a thread that may block: below it is about a millisecond of
 /// work.
 const INLINE_BYTES_MAX: usize = 512 << 10;
-/// How often over a gzip or zstd body may be larger when decompressed, as far as nobody has looked.
-const EXPANSION: usize = 64;
+/// How often over gzip and zstd bodies are larger when decompressed, mostly: where that is more than the above, it is not tried.
+const EXPANSION: usize = 16;
 const PROTOBUF: &str = "application/x-protobuf";
 
 #[derive(Clone)]
@@ -95,33 +96,28 @@ fn routes(receiver: Receiver) -> Router {
 
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
-    let (body, mut held) = receiver.read(body).await?;
-    let bytes = body.len() * EXPANSION;
-    let now = (receiver.clock)();
-    let (again, again_body, again_encoding) = (receiver.clone(), body.clone(), encoding.clone());
+    let sent = receiver.sent(encoding, body).await?;
+    let labels = receiver.limits.labels;
     let decode = {
         let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
-        let WriteLimits { decoded_bytes_max, labels, .. } = receiver.limits;
-        move || {
-            let body = decompress_within(&encoding, &body, decoded_bytes_max, &mut |bytes| held.take(bytes))?;
-            let decoded = otlp::decode(&body, &store.known(), &seen, labels, None)?;
-            // What is to be decoded again is decompressed again: until then it holds its memory.
-            let held = (decoded.lanes != 0).then_some(held);
-            Ok((decoded, held))
-        }
+        move |body: &[u8]| Ok(otlp::decode(body, &store.known(), &seen, labels, None)?)
     };
-    let (mut decoded, held) = receiver.decode(bytes, decode).await?;
+    let (mut decoded, sent) = receiver.decode_sent(sent, decode).await?;
     let mut turn = None;
-    if decoded.lanes != 0 {
-        turn = Some(receiver.turns.take(decoded.lanes).await);
-        let decode = move || {
-            let _held = held;
-            let WriteLimits { decoded_bytes_max, labels, .. } = again.limits;
-            let body = decompress_within(&again_encoding, &again_body, decoded_bytes_max, &mut |_| Ok(()))?;
+    if decoded.lanes.is_empty() {
+        drop(sent);
+    } else {
+        // Until its turn comes a request has only the body as it was sent.
+        let lanes = decoded.lanes;
+        drop((decoded.batch, decoded.learned));
+        turn = Some(receiver.turns.take(lanes).await.ok_or(Refusal::Turn)?);
+        let now = (receiver.clock)();
+        let again = receiver.clone();
+        let decode = move |body: &[u8]| {
             let changes = otlp::Changes::new(&again.streams, now);
-            Ok(otlp::decode(&body, &again.store.known(), &again.seen, labels, Some(changes))?)
+            Ok(otlp::decode(body, &again.store.known(), &again.seen, labels, Some(changes))?)
         };
-        decoded = receiver.decode(bytes, decode).await?;
+        (decoded, _) = receiver.decode_sent(sent, decode).await?;
     }
     let otlp::Decoded { batch, mut problems, learned, changes, .. } = decoded;
     count(&problems);
@@ -143,14 +139,11 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
 
 async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Logs)?;
-    let (body, mut held) = receiver.read(body).await?;
-    let (bytes, bytes_max) = (body.len(), receiver.limits.decoded_bytes_max);
+    let sent = receiver.sent(encoding, body).await?;
     let now = (receiver.clock)();
-    let decode = move || {
-        let body = decompress_within(&encoding, &body, bytes_max, &mut |bytes| held.take(bytes))?;
-        Ok(otlp_logs::decode(&body, now)?)
-    };
-    let (lines, problems) = receiver.decode(bytes * EXPANSION, decode).await?;
+    let ((lines, problems), sent) =
+        receiver.decode_sent(sent, move |body: &[u8]| Ok(otlp_logs::decode(body, now)?)).await?;
+    drop(sent);
     let store = Arc::clone(&receiver.store);
     tokio::task::spawn_blocking(move || store.append_logs(&lines, mark.as_ref(), now))
         .await
@@ -228,7 +221,64 @@ impl RemoteWrite {
     }
 }
 
+/// An OTLP body as it was sent, and what it holds of the memory for all.
+struct Sent {
+    encoding: String,
+    bytes: Bytes,
+    budget: Arc<Budget>,
+    _held: Held,
+}
+
+impl Sent {
+    /// The body decompressed, and what that holds beside it.
+    fn decompress(&self, bytes_max: usize) -> Result<(Cow<'_, [u8]>, Held), BodyError> {
+        let mut held = self.budget.enter();
+        let body = decompress_within(&self.encoding, &self.bytes, bytes_max, &mut |bytes| held.take(bytes))?;
+        Ok((body, held))
+    }
+
+    /// Whether it is worth a try to decompress it within the bound for work on the spot.
+    fn may_be_small(&self) -> bool {
+        let is_plain = matches!(self.encoding.as_str(), "" | "identity");
+        self.bytes.len() * if is_plain { 1 } else { EXPANSION } <= INLINE_BYTES_MAX
+    }
+}
+
 impl Receiver {
+    async fn sent(&self, encoding: String, body: Body) -> Result<Sent, Refusal> {
+        let (bytes, held) = self.read(body).await?;
+        Ok(Sent { encoding, bytes, budget: Arc::clone(&self.budget), _held: held })
+    }
+
+    /// Runs a decoder of an OTLP body; returns the body, too. One that is large when decompressed, whatever it was before, is
+    /// decoded on a thread that may block.
+    async fn decode_sent<T: Send + 'static>(
+        &self,
+        sent: Sent,
+        decode: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<(T, Sent), Refusal> {
+        let _turn = self.decodes.acquire().await.map_err(|_| Refusal::Stopping)?;
+        let bytes_max = self.limits.decoded_bytes_max;
+        if sent.may_be_small() {
+            match sent.decompress(INLINE_BYTES_MAX.min(bytes_max)) {
+                Ok((body, _held)) => {
+                    let decoded = decode(&body)?;
+                    drop(body);
+                    return Ok((decoded, sent));
+                }
+                Err(BodyError::TooLarge { .. }) if INLINE_BYTES_MAX < bytes_max => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let decode = move || {
+            let (body, held) = sent.decompress(bytes_max)?;
+            let decoded = decode(&body)?;
+            drop((body, held));
+            Ok((decoded, sent))
+        };
+        tokio::task::spawn_blocking(decode).await.map_err(|_| Refusal::Stopping)?
+    }
+
     /// A request's body as it came, and what it holds of the memory for all.
     async fn read(&self, body: Body) -> Result<(Bytes, Held), Refusal> {
         let bytes_max = self.limits.body_bytes_max;

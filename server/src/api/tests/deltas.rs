@@ -131,6 +131,37 @@ async fn requests_of_one_stream_at_the_same_time_follow_each_other() {
 }
 
 #[tokio::test]
+async fn what_is_large_when_decompressed_is_decoded_on_another_thread() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits::default());
+    let here = std::thread::current().id();
+    for (bytes, inline) in [(400 << 10, true), (600 << 10, false), (8 << 20, false)] {
+        let body = zstd::stream::encode_all(&vec![0u8; bytes][..], 1).unwrap();
+        assert!(body.len() < 8 << 10, "small as it is sent");
+        let sent = receiver.sent("zstd".to_owned(), body.into()).await.unwrap();
+        let decode = move |body: &[u8]| Ok((body.len(), std::thread::current().id()));
+        let ((found, thread), sent) = receiver.decode_sent(sent, decode).await.unwrap();
+        assert_eq!((found, thread == here), (bytes, inline));
+        assert!(receiver.budget.held() < 8 << 10, "what it was decompressed to is given back");
+        drop(sent);
+        assert_eq!(receiver.budget.held(), 0);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_a_turn_comes_again() {
+    let (_dir, store) = store(0);
+    let turns = Arc::new(Turns::new(std::time::Duration::from_millis(20)));
+    let receiver = Receiver { turns, ..receiver(&store, StreamLimits::default()) };
+    let lane = receiver.seen.fingerprint(0, &std::iter::empty()) as u16;
+    let turn = receiver.turns.take([lane].into()).await.unwrap();
+    let (status, words) = post(&receiver, &[], sum(10, 7)).await;
+    assert!(status == 503 && words.contains("deltas of the same resources"), "{words}");
+    drop(turn);
+    assert_eq!(post(&receiver, &[], sum(10, 7)).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_stream_beyond_the_limit_is_named() {
     let (_dir, store) = store(0);
     let receiver = receiver(&store, StreamLimits { series_max: 0, ..StreamLimits::default() });

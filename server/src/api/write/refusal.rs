@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     TooLarge { bytes_max: usize },
     #[error(transparent)]
     Exhausted(#[from] ExhaustedError),
+    #[error("deltas of the same resources in other requests are still being stored; send again later")]
+    Turn,
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("content type `{found}` is not taken here; send {allowed}")]
@@ -59,6 +61,7 @@ impl Refusal {
             Refusal::Append(_)
             | Refusal::Logs(_)
             | Refusal::Exhausted(_)
+            | Refusal::Turn
             | Refusal::Body(BodyError::Exhausted(_))
             | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Body(BodyError::Damaged { .. })
@@ -77,6 +80,7 @@ impl Refusal {
             Refusal::TooLarge { .. } => Some("write.body_max"),
             Refusal::Body(BodyError::TooLarge { .. }) => Some("write.decoded_max"),
             Refusal::Exhausted(_) | Refusal::Body(BodyError::Exhausted(_)) => Some("write.in_flight_max"),
+            Refusal::Turn => Some("delta_turn"),
             Refusal::Append(error) | Refusal::Logs(AppendLogsError::Disk(error)) => match error {
                 AppendError::DiskReserve { .. } => Some("store.disk_reserve"),
                 AppendError::QueueFull { .. } => Some("queue"),

@@ -1,73 +1,49 @@
 //! Points of delta temporality as points of cumulative series: each is added to what its stream had (`total`, `streams`), and the
-//! sum is written. A stream is told from others by all that its sender says of it: resource, scope, name, unit, kind, attributes.
+//! sum is written. A stream is told from others as its series are, by their labels, and by its kind: two totals in one series would be
+//! neither's.
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, metric, number_data_point,
+    ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, metric, number_data_point,
 };
-use opentelemetry_proto::tonic::resource::v1::Resource;
 
+use super::super::labels::LabelError;
 use super::exponential::Exponential;
 use super::histograms::{Buckets, Shown};
 use super::seen::{Fingerprint, Seen};
 use super::streams::DeltaError;
 use super::total::{Amount, Classic, Counted, During, Sum};
-use super::translate::{Attributes, Family, Owner, Translation, is_absent};
-
-/// Lanes of deltas: requests whose resources share none are taken in at the same time. As many as bits in [`lane`].
-pub const LANES: u32 = u16::BITS;
+use super::translate::{Attributes, Family, Owner, Translation, is_absent, labels_of};
 
 /// The streams of one metric.
 pub struct Deltas<'a> {
     seen: &'a Seen,
-    metric: Fingerprint,
+    kind: &'static [u8],
 }
 
 /// Where and when a delta is.
 struct Point<'a> {
-    id: Fingerprint,
+    deltas: &'a Deltas<'a>,
     attributes: Attributes<'a>,
     during: During,
     /// Whether its stream only grows: then its first point is seen as an increase, too.
     is_monotonic: bool,
 }
 
-/// What tells a resource from others, in whatever order its attributes come.
-pub fn origin(resource: &Resource, seen: &Seen) -> Fingerprint {
-    fingerprint(seen, 0, &resource.attributes)
-}
-
-/// The lane of a resource, as one bit.
-pub fn lane(origin: Fingerprint) -> u16 {
-    1 << (origin % u128::from(LANES))
-}
-
-fn fingerprint(seen: &Seen, within: Fingerprint, attributes: &[KeyValue]) -> Fingerprint {
-    let mut encoded: Vec<Vec<u8>> = attributes.iter().map(prost::Message::encode_to_vec).collect();
-    encoded.sort_unstable();
-    seen.fingerprint(within, &encoded.iter().map(Vec::as_slice))
-}
-
 impl<'a> Deltas<'a> {
-    /// The streams of a metric in a resource and its scope's message.
-    pub fn new(
-        seen: &'a Seen,
-        (origin, scope): (Fingerprint, &[u8]),
-        metric: &Metric,
-        data: &metric::Data,
-    ) -> Deltas<'a> {
+    /// The streams of a metric with such data.
+    pub fn new(seen: &'a Seen, data: &metric::Data) -> Deltas<'a> {
         let kind: &[u8] = match data {
             metric::Data::Sum(sum) if sum.is_monotonic => b"monotonic sum",
             metric::Data::Sum(_) => b"sum",
             metric::Data::ExponentialHistogram(_) => b"exponential histogram",
             _ => b"histogram",
         };
-        let parts = [scope, metric.name.as_bytes(), metric.unit.as_bytes(), kind];
-        Deltas { seen, metric: seen.fingerprint(origin, &parts.into_iter()) }
+        Deltas { seen, kind }
     }
 
-    fn id(&self, attributes: &[KeyValue]) -> Fingerprint {
-        fingerprint(self.seen, self.metric, attributes)
+    fn id(&self, family: &Family, attributes: &Attributes<'_>) -> Result<Fingerprint, LabelError> {
+        let labels = labels_of(&family.name, attributes.owner, attributes.of_point, None)?;
+        Ok(self.seen.fingerprint(0, &[self.kind, labels.as_wire()].into_iter()))
     }
 }
 
@@ -99,7 +75,7 @@ impl Translation<'_> {
         let Some(amount) = amount else { return };
         let attributes = Attributes { owner, of_point: &point.attributes };
         let during = During { start: point.start_time_unix_nano, end: point.time_unix_nano };
-        let place = Point { id: deltas.id(&point.attributes), attributes, during, is_monotonic };
+        let place = Point { deltas, attributes, during, is_monotonic };
         self.delta(family, &place, Amount::Number(Sum::of(amount)), is_absent(point.flags));
     }
 
@@ -108,16 +84,16 @@ impl Translation<'_> {
         &mut self,
         (family, owner): (&Family, &Owner),
         deltas: &Deltas<'_>,
-        point: &HistogramDataPoint,
+        mut point: HistogramDataPoint,
     ) {
-        if !self.has_buckets(family, point) {
+        if !self.has_buckets(family, &mut point) {
             return;
         }
         let Some(counted) = self.counted(family, point.count, point.sum) else { return };
-        let classic = Classic { bounds: point.explicit_bounds.clone(), counts: point.bucket_counts.clone() };
+        let classic = Classic { bounds: point.explicit_bounds, counts: point.bucket_counts };
         let attributes = Attributes { owner, of_point: &point.attributes };
         let during = During { start: point.start_time_unix_nano, end: point.time_unix_nano };
-        let place = Point { id: deltas.id(&point.attributes), attributes, during, is_monotonic: true };
+        let place = Point { deltas, attributes, during, is_monotonic: true };
         self.delta(family, &place, Amount::Histogram(counted, classic), is_absent(point.flags));
     }
 
@@ -138,7 +114,7 @@ impl Translation<'_> {
         let Some(counted) = self.counted(family, point.count, point.sum) else { return };
         let attributes = Attributes { owner, of_point: &point.attributes };
         let during = During { start: point.start_time_unix_nano, end: point.time_unix_nano };
-        let place = Point { id: deltas.id(&point.attributes), attributes, during, is_monotonic: true };
+        let place = Point { deltas, attributes, during, is_monotonic: true };
         self.delta(family, &place, Amount::Exponential(counted, exponential), is_absent(point.flags));
     }
 
@@ -149,14 +125,20 @@ impl Translation<'_> {
             self.problems.add(1, format_args!("point of `{}` has no time", family.name));
             return;
         }
+        let id = match point.deltas.id(family, &point.attributes) {
+            Ok(id) => id,
+            Err(error) => {
+                return error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
+            }
+        };
         let Some(changes) = self.changes.as_mut() else { return };
         if ended {
-            let stream = changes.end(point.id);
+            let stream = changes.end(id);
             let total = stream.map_or(delta, |stream| stream.total);
             return self.total(family, &point.attributes, end, (&total, Shown::End));
         }
         let stale_after = u64::try_from(changes.stale_after_ms()).unwrap_or(0).saturating_mul(1_000_000);
-        match changes.add(point.id, point.during, delta) {
+        match changes.add(id, point.during, delta) {
             Ok((stream, began)) => {
                 // One millisecond later: at the start itself may be the last sample from before a restart of the server.
                 let first = start.saturating_add(1_000_000);

@@ -45,9 +45,9 @@ impl Shown {
 
 impl Translation<'_> {
     /// Takes a point of a cumulative histogram.
-    pub fn histogram(&mut self, family: &Family, owner: &Owner, point: &HistogramDataPoint) {
+    pub fn histogram(&mut self, family: &Family, owner: &Owner, mut point: HistogramDataPoint) {
         let absent = is_absent(point.flags);
-        if !self.has_buckets(family, point) {
+        if !self.has_buckets(family, &mut point) {
             return;
         }
         let (bounds, counts) = (&point.explicit_bounds, &point.bucket_counts);
@@ -115,15 +115,27 @@ impl Translation<'_> {
         });
     }
 
-    /// Whether boundaries and counts of a point fit together and are not too many; otherwise it is noted.
-    pub fn has_buckets(&mut self, family: &Family, point: &HistogramDataPoint) -> bool {
+    /// Whether boundaries and counts of a point fit together and are not too many; otherwise it is noted. A last boundary of +Inf,
+    /// which the last bucket has anyway, is taken away.
+    pub fn has_buckets(&mut self, family: &Family, point: &mut HistogramDataPoint) -> bool {
+        let name = &family.name;
         let (bounds, counts) = (point.explicit_bounds.len(), point.bucket_counts.len());
         if !is_absent(point.flags) && counts != 0 && counts != bounds + 1 {
-            let name = &family.name;
             self.problems.add(1, format_args!("point of histogram `{name}` has {bounds} bounds and {counts} buckets"));
             return false;
         }
-        !self.has_too_many(family, bounds)
+        if point.explicit_bounds.pop_if(|last| *last == f64::INFINITY).is_some()
+            && let Some(above) = point.bucket_counts.pop()
+            && let Some(last) = point.bucket_counts.last_mut()
+        {
+            *last = last.saturating_add(above);
+        }
+        let bounds = &point.explicit_bounds;
+        if !bounds.iter().all(|bound| bound.is_finite()) || !bounds.is_sorted_by(|a, b| a < b) {
+            self.problems.add(1, format_args!("point of histogram `{name}` has bounds that are no rising numbers"));
+            return false;
+        }
+        !self.has_too_many(family, bounds.len())
     }
 
     fn has_too_many(&mut self, family: &Family, parts: usize) -> bool {

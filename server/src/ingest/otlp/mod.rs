@@ -5,17 +5,17 @@
 
 mod deltas;
 mod exponential;
+mod header;
 mod histograms;
 mod seen;
 mod streams;
 mod total;
 mod translate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, DataPointFlags, Metric, metric};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, DataPointFlags};
 
 pub use seen::{Learned, Seen};
 pub use streams::{Changes, StreamLimits, Streams};
@@ -27,6 +27,7 @@ use super::protobuf::{Fields, MalformedError, Value};
 use crate::series::{Sample, Timestamp};
 use crate::store::{Batch, Known, Row, Series};
 use deltas::Deltas;
+use header::{GAUGE, Header, MESSAGE_BYTES_MAX, SUM, TWICE, small};
 use seen::Fingerprint;
 use translate::{Family, Owner, Translation};
 
@@ -67,9 +68,9 @@ pub struct Decoded {
     pub learned: Learned,
     /// What becomes of streams of deltas once the batch is committed.
     pub changes: Option<Changes>,
-    /// The lanes of the deltas, one bit each. Where no changes were given, the deltas are not in the batch, and all is to be decoded
-    /// again while the turns of these lanes are held.
-    pub lanes: u16,
+    /// The lanes of the deltas. Where no changes were given, the deltas are not in the batch, and all is to be decoded again while the
+    /// turns of these lanes are held.
+    pub lanes: BTreeSet<u16>,
 }
 
 /// Reads a decompressed body. `known` are the store's series, `seen` what came before; the labels of others are held against
@@ -85,7 +86,7 @@ pub fn decode(
     changes: Option<Changes>,
 ) -> Result<Decoded, DecodeError> {
     let translation = Translation::new(known, changes);
-    let mut walk = Walk { limits, seen, find: &seen.points(), translation, newest: None, lanes: 0 };
+    let mut walk = Walk { limits, seen, find: &seen.points(), translation, newest: None, lanes: BTreeSet::new() };
     // The smallest points of a real sender take about this many bytes.
     walk.translation.batch.rows.reserve(body.len() / 64);
     let mut fields = Fields(body);
@@ -106,7 +107,7 @@ struct Walk<'a> {
     translation: Translation<'a>,
     /// The newest point of the resource.
     newest: Option<Timestamp>,
-    lanes: u16,
+    lanes: BTreeSet<u16>,
 }
 
 /// What the points of one scope share.
@@ -115,54 +116,41 @@ struct Scope<'a> {
     resource: &'a [u8],
     fingerprint: Fingerprint,
     is_agent: bool,
-    /// The scope's message, and what tells its resource from others, found when the first delta needs it.
-    of_deltas: (&'a [u8], Option<Fingerprint>),
     /// The resource, decoded when the first point needs it.
     owner: Option<Owner>,
 }
 
-/// A metric's message, its fields found.
-#[derive(Default)]
-struct Header<'a> {
-    name: &'a [u8],
-    description: &'a [u8],
-    unit: &'a [u8],
-    metadata: Vec<&'a [u8]>,
-    /// The number of its field of data, and the data.
-    data: Option<(u32, &'a [u8])>,
-}
-
-/// Numbers of [`Metric`]'s fields of data.
-const GAUGE: u32 = 5;
-const SUM: u32 = 7;
-
 impl<'a> Walk<'a> {
     fn resource(&mut self, message: &'a [u8]) -> Result<(), DecodeError> {
-        let (mut resource, mut scopes): (&[u8], Vec<&[u8]>) = (&[], Vec::new());
+        let mut resource: &[u8] = &[];
         let mut fields = Fields(message);
         while let Some(field) = fields.take()? {
-            match field {
-                (1, Value::Bytes(bytes)) => resource = bytes,
-                (2, Value::Bytes(bytes)) => scopes.push(bytes),
-                _ => {}
+            if let (1, Value::Bytes(bytes)) = field {
+                resource = bytes;
             }
         }
         self.newest = None;
         let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
-        let mut scope =
-            Scope { limits: self.limits, resource, fingerprint, is_agent: false, of_deltas: (&[], None), owner: None };
-        for message in scopes {
-            let (name, bytes) = scope_name(message)?;
-            scope.is_agent = name == AGENT_SCOPE;
-            scope.of_deltas.0 = bytes;
-            let mut fields = Fields(message);
-            while let Some(field) = fields.take()? {
-                if let (2, Value::Bytes(metric)) = field {
-                    self.metric(metric, &mut scope)?;
-                }
+        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, owner: None };
+        // Once more, because a list of the scopes would take eight times the bytes of empty ones.
+        let mut fields = Fields(message);
+        while let Some(field) = fields.take()? {
+            if let (2, Value::Bytes(bytes)) = field {
+                self.scope(bytes, &mut scope)?;
             }
         }
         self.target_info(&mut scope)
+    }
+
+    fn scope(&mut self, message: &'a [u8], scope: &mut Scope<'_>) -> Result<(), DecodeError> {
+        scope.is_agent = scope_name(message)? == AGENT_SCOPE;
+        let mut fields = Fields(message);
+        while let Some(field) = fields.take()? {
+            if let (2, Value::Bytes(metric)) = field {
+                self.metric(metric, scope)?;
+            }
+        }
+        Ok(())
     }
 
     /// The resource's other attributes, as a series of their own.
@@ -181,84 +169,94 @@ impl<'a> Walk<'a> {
     }
 
     fn metric(&mut self, message: &[u8], scope: &mut Scope<'_>) -> Result<(), DecodeError> {
-        let header = header(message)?;
-        let (number, data) = header.data.unwrap_or_default();
+        let header = Header::read(message)?;
+        let number = header.data.map(|(number, _)| number);
         let monotonic = match number {
-            GAUGE => Some(false),
-            SUM => cumulative_sum(data)?,
+            Some(GAUGE) => Some(false),
+            Some(SUM) => header.cumulative_sum()?,
             _ => None,
         };
         let Some(monotonic) = monotonic else {
-            return self.decoded(Metric::decode(message)?, scope);
+            return self.decoded(&header, scope);
         };
-        let kind = [number as u8, u8::from(monotonic), u8::from(scope.is_agent)];
+        let kind = [number.unwrap_or_default() as u8, u8::from(monotonic), u8::from(scope.is_agent)];
         let parts = [header.name, header.unit, &kind].into_iter().chain(header.metadata.iter().copied());
         let fingerprint = self.seen.fingerprint(scope.fingerprint, &parts);
         let told = self.seen.fingerprint(0, &parts.chain([header.description]));
-        let mut late = Late { message, told, decoded: None };
+        let mut late = Late { header: &header, told, is_open: false, family: None };
         if !self.seen.has_metric(told) {
             late.open(&mut self.translation, scope)?;
         }
-        let mut fields = Fields(data);
-        let mut place = 0;
-        while let Some(field) = fields.take()? {
-            if let (1, Value::Bytes(point)) = field {
-                self.number(point, fingerprint, place, (&mut late, scope))?;
-                place += 1;
-            }
+        let mut points = header.points();
+        while let Some(point) = points.take()? {
+            self.number(point, fingerprint, (&mut late, scope))?;
         }
         Ok(())
     }
 
     /// A metric that has no short way.
-    fn decoded(&mut self, metric: Metric, scope: &mut Scope<'_>) -> Result<(), DecodeError> {
+    fn decoded(&mut self, header: &Header<'_>, scope: &mut Scope<'_>) -> Result<(), DecodeError> {
+        let (metric, points) = header.shell()?;
+        if header.data.is_some_and(|(number, _)| number == TWICE) {
+            self.translation.problems.add(1, format_args!("metric `{}` gives its data twice", metric.name));
+            return Ok(());
+        }
         let is_agent = scope.is_agent;
-        let seen = self.seen;
-        let deltas = match &metric.data {
-            Some(data) if translate::is(data, AggregationTemporality::Delta) => {
-                let (bytes, origin) = scope.of_deltas;
-                let origin = match origin {
-                    Some(origin) => origin,
-                    None => deltas::origin(&Resource::decode(scope.resource)?, seen),
-                };
-                scope.of_deltas.1 = Some(origin);
-                self.lanes |= deltas::lane(origin);
-                if self.translation.changes.is_none() {
-                    return Ok(());
-                }
-                Some(Deltas::new(seen, (origin, bytes), &metric, data))
+        let owner = owner(scope)?;
+        let data = metric.data.as_ref();
+        let is_delta = data.is_some_and(|data| translate::is(data, AggregationTemporality::Delta));
+        if is_delta {
+            self.lanes.insert(owner.lane(self.seen));
+            if self.translation.changes.is_none() {
+                return Ok(());
             }
-            _ => None,
-        };
-        let newest = self.translation.metric(metric, owner(scope)?, is_agent, deltas.as_ref());
-        self.newest = self.newest.max(newest);
+        }
+        let Some(family) = self.translation.open(&metric, points, owner, is_agent) else { return Ok(()) };
+        let Some(data) = data else { return Ok(()) };
+        if !is_delta && !translate::is_cumulative(data) {
+            let reason = "says neither cumulative nor delta; set the sender's temporality";
+            self.translation.problems.add(points, format_args!("metric `{}` {reason}", family.name));
+            self.translation.batch.metadata.pop();
+            return Ok(());
+        }
+        let deltas = is_delta.then(|| Deltas::new(self.seen, data));
+        let mut points = header.points();
+        while let Some(point) = points.take()? {
+            let newest = self.translation.take((&family, owner), (data, deltas.as_ref()), point)?;
+            self.newest = self.newest.max(newest);
+        }
         Ok(())
     }
 
-    /// One point of a gauge or sum, the one at `place`.
+    /// One point of a gauge or sum.
     fn number(
         &mut self,
         message: &[u8],
         metric: Fingerprint,
-        place: usize,
         (late, scope): (&mut Late<'_>, &mut Scope<'_>),
     ) -> Result<(), DecodeError> {
-        let (point, attributes) = number_point(message)?;
-        let fingerprint = self.seen.fingerprint(metric, &attributes.iter().copied());
-        if let Some(sample) = point
-            && let Some(series) = (self.find)(fingerprint)
-        {
-            self.newest = self.newest.max(Some(sample.t));
-            self.translation.batch.rows.push(Row { series, sample });
-            return Ok(());
+        let mut fingerprint = None;
+        if message.len() <= MESSAGE_BYTES_MAX {
+            let (point, attributes) = number_point(message)?;
+            let found = self.seen.fingerprint(metric, &attributes.iter().copied());
+            if let Some(sample) = point
+                && let Some(series) = (self.find)(found)
+            {
+                self.newest = self.newest.max(Some(sample.t));
+                self.translation.batch.rows.push(Row { series, sample });
+                return Ok(());
+            }
+            fingerprint = Some(found);
         }
         late.open(&mut self.translation, scope)?;
-        if let (Some((metric, Some(family))), Some(owner)) = (&late.decoded, &scope.owner)
-            && let Some(point) = points_of(metric).get(place)
+        if let (Some(family), Some(owner)) = (&late.family, &scope.owner)
+            && let Some(point) = self.translation.point_of(family, message)?
         {
-            let newest = self.translation.number(family, owner, point);
+            let newest = self.translation.number(family, owner, &point);
             self.newest = self.newest.max(newest);
-            self.translation.learn_point(fingerprint);
+            if let Some(fingerprint) = fingerprint {
+                self.translation.learn_point(fingerprint);
+            }
         }
         Ok(())
     }
@@ -266,50 +264,42 @@ impl<'a> Walk<'a> {
 
 /// A metric that is decoded only if one of its points is new.
 struct Late<'a> {
-    message: &'a [u8],
+    header: &'a Header<'a>,
     told: Fingerprint,
-    /// The metric, and what its points share where its name can be taken.
-    decoded: Option<(Metric, Option<Family>)>,
+    is_open: bool,
+    /// What its points share, where it is open and its name can be taken.
+    family: Option<Family>,
 }
 
 impl Late<'_> {
     fn open(&mut self, translation: &mut Translation<'_>, scope: &mut Scope<'_>) -> Result<(), DecodeError> {
-        if self.decoded.is_none() {
-            let metric = Metric::decode(self.message)?;
+        if !self.is_open {
+            let (metric, points) = self.header.shell()?;
             let is_agent = scope.is_agent;
-            let family = translation.open(&metric, owner(scope)?, is_agent);
-            if family.is_some() {
+            self.family = translation.open(&metric, points, owner(scope)?, is_agent);
+            if self.family.is_some() {
                 translation.learned.metrics.push(self.told);
             }
-            self.decoded = Some((metric, family));
+            self.is_open = true;
         }
         Ok(())
-    }
-}
-
-fn points_of(metric: &Metric) -> &[opentelemetry_proto::tonic::metrics::v1::NumberDataPoint] {
-    match &metric.data {
-        Some(metric::Data::Gauge(gauge)) => &gauge.data_points,
-        Some(metric::Data::Sum(sum)) => &sum.data_points,
-        _ => &[],
     }
 }
 
 fn owner<'a>(scope: &'a mut Scope<'_>) -> Result<&'a Owner, DecodeError> {
     let owner = match scope.owner.take() {
         Some(owner) => owner,
-        None => Owner::new(&Resource::decode(scope.resource)?, scope.limits),
+        None => Owner::new(&small(scope.resource)?, scope.limits),
     };
     Ok(scope.owner.insert(owner))
 }
 
-/// A scope's name, and its message.
-fn scope_name(message: &[u8]) -> Result<(&[u8], &[u8]), MalformedError> {
-    let (mut name, mut message_of_scope): (&[u8], &[u8]) = (&[], &[]);
+/// A scope's name.
+fn scope_name(message: &[u8]) -> Result<&[u8], MalformedError> {
+    let mut name: &[u8] = &[];
     let mut fields = Fields(message);
     while let Some(field) = fields.take()? {
         if let (1, Value::Bytes(scope)) = field {
-            message_of_scope = scope;
             let mut fields = Fields(scope);
             while let Some(field) = fields.take()? {
                 if let (1, Value::Bytes(bytes)) = field {
@@ -318,39 +308,7 @@ fn scope_name(message: &[u8]) -> Result<(&[u8], &[u8]), MalformedError> {
             }
         }
     }
-    Ok((name, message_of_scope))
-}
-
-fn header(message: &[u8]) -> Result<Header<'_>, MalformedError> {
-    let mut header = Header::default();
-    let mut fields = Fields(message);
-    while let Some(field) = fields.take()? {
-        match field {
-            (1, Value::Bytes(bytes)) => header.name = bytes,
-            (2, Value::Bytes(bytes)) => header.description = bytes,
-            (3, Value::Bytes(bytes)) => header.unit = bytes,
-            (12, Value::Bytes(bytes)) => header.metadata.push(bytes),
-            // Protocol buffers merge what is given twice: then the short way, which sees only one, must not be taken.
-            (5 | 7 | 9 | 10 | 11, Value::Bytes(_)) if header.data.is_some() => header.data = Some((0, &[])),
-            (number @ (5 | 7 | 9 | 10 | 11), Value::Bytes(bytes)) => header.data = Some((number, bytes)),
-            _ => {}
-        }
-    }
-    Ok(header)
-}
-
-/// Whether a sum is monotonic, where it is cumulative.
-fn cumulative_sum(sum: &[u8]) -> Result<Option<bool>, MalformedError> {
-    let (mut temporality, mut monotonic) = (0, false);
-    let mut fields = Fields(sum);
-    while let Some(field) = fields.take()? {
-        match field {
-            (2, Value::Varint(value)) => temporality = value,
-            (3, Value::Varint(value)) => monotonic = value != 0,
-            _ => {}
-        }
-    }
-    Ok((temporality == AggregationTemporality::Cumulative as u64).then_some(monotonic))
+    Ok(name)
 }
 
 /// The sample of a point, `None` where the point is not in order, and the messages of its attributes.

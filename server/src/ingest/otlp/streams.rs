@@ -66,6 +66,9 @@ pub enum DeltaError {
     /// Older than the stream.
     #[error("is a delta that begins before its stream does; two senders may use the same attributes")]
     OlderStart,
+    /// Too large.
+    #[error("is a delta with which the sum is beyond all numbers")]
+    Overflow,
     /// Ahead of the clock.
     #[error("is a delta more than 10 minutes ahead of the server's clock")]
     Future,
@@ -77,6 +80,11 @@ pub enum DeltaError {
         /// The limit.
         series_max: usize,
     },
+}
+
+/// Whether a time is longer ago. One as far ahead is, too: the clock was wrong then and was set back.
+fn is_past(then: Timestamp, now: Timestamp, ms: i64) -> bool {
+    now.abs_diff(then) > ms.unsigned_abs()
 }
 
 impl Streams {
@@ -96,7 +104,7 @@ impl Streams {
     }
 
     fn is_stale(&self, heard: Timestamp, now: Timestamp) -> bool {
-        now - heard > self.limits.stale_after_ms
+        is_past(heard, now, self.limits.stale_after_ms)
     }
 
     /// Whether there is room for so many series more, which is then taken.
@@ -104,7 +112,7 @@ impl Streams {
         let mut kept = self.kept();
         let has_room = |kept: &Kept| kept.series + more <= self.limits.series_max;
         // A look at all streams for each point that is refused would be a way to stop the server.
-        if !has_room(&kept) && now - kept.swept > self.limits.stale_after_ms / 16 {
+        if !has_room(&kept) && is_past(kept.swept, now, self.limits.stale_after_ms / 16) {
             self.sweep(&mut kept, now);
         }
         let has_room = has_room(&kept);
@@ -150,6 +158,7 @@ impl Changes {
             Ok((_, Some(Added::Replaced))) => "replaced",
             Err(DeltaError::Old) => "old",
             Err(DeltaError::OlderStart) => "older_start",
+            Err(DeltaError::Overflow) => "overflow",
             Err(DeltaError::Future) => "future",
             Err(DeltaError::Limit { .. }) => "limit",
         };
@@ -174,6 +183,7 @@ impl Changes {
                 Ok(added) => (stream, Some(added)),
                 Err(Dropped::Old) => return Err(DeltaError::Old),
                 Err(Dropped::OlderStart) => return Err(DeltaError::OlderStart),
+                Err(Dropped::Overflow) => return Err(DeltaError::Overflow),
             },
         };
         let more = stream.series().saturating_sub(before);
@@ -220,7 +230,7 @@ impl Changes {
             kept.series += series;
             kept.series -= before.map_or(0, |(before, _)| before.series());
         }
-        if self.now - kept.swept > self.streams.limits.stale_after_ms {
+        if is_past(kept.swept, self.now, self.streams.limits.stale_after_ms) {
             self.streams.sweep(&mut kept, self.now);
         }
         telemetry::OTLP_DELTA_SERIES.set(i64::try_from(kept.series).unwrap_or(i64::MAX));

@@ -78,6 +78,8 @@ pub enum Dropped {
     Old,
     /// It begins before the stream does.
     OlderStart,
+    /// The sum would be no number any more.
+    Overflow,
 }
 
 impl Sum {
@@ -120,6 +122,9 @@ impl Stream {
             std::cmp::Ordering::Less if known => Added::Overlap,
             _ => Added::Next,
         };
+        if !self.total.has_room(&delta) {
+            return Err(Dropped::Overflow);
+        }
         self.during.end = during.end;
         if self.total.add(delta) {
             return Ok(added);
@@ -139,6 +144,18 @@ impl Stream {
 }
 
 impl Amount {
+    fn sum(&self) -> Option<Sum> {
+        match self {
+            Amount::Number(sum) => Some(*sum),
+            Amount::Histogram(counted, _) | Amount::Exponential(counted, _) => counted.sum,
+        }
+    }
+
+    /// Whether the sum stays finite.
+    fn has_room(&self, delta: &Amount) -> bool {
+        self.sum().zip(delta.sum()).is_none_or(|(sum, delta)| sum.add(delta).value().is_finite())
+    }
+
     /// Adds; `false` where it took the other's place because they have different buckets.
     fn add(&mut self, delta: Amount) -> bool {
         match (&mut *self, delta) {

@@ -9,18 +9,27 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, DataPointFlags, Metric, NumberDataPoint, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
 
 use super::super::labels::{LabelError, LabelLimits};
 use super::super::names::{Shape, label_name, metric_name};
 use super::super::problems::Problems;
+use super::DecodeError;
 use super::deltas::Deltas;
-use super::seen::{Fingerprint, Learned};
+use super::header::MESSAGE_BYTES_MAX;
+use super::seen::{Fingerprint, Learned, Seen};
 use super::streams::Changes;
 use crate::series::{Labels, NAME, Sample, Timestamp};
 use crate::store::{Batch, Finder, Known, MetricMetadata, Row, Series};
 
 /// Metadata key by which a gauge says what it was before it came to OpenTelemetry.
 const PROMETHEUS_TYPE: &str = "prometheus.type";
+
+/// Most bytes that the new series of one request take: a point of a dozen bytes has all labels of its resource, and a request could
+/// become a thousand times as large.
+const LABEL_BYTES_MAX: usize = 128 << 20;
+/// What one of them takes beside its labels.
+const SERIES_BYTES: usize = 96;
 
 type Pair = (String, String);
 
@@ -34,6 +43,10 @@ pub struct Translation<'a> {
     finder: Finder<'a>,
     /// The series of the last point, where the store has it.
     last: Option<Arc<Series>>,
+    /// How many samples were written, and the time of the last one.
+    written: (u64, Timestamp),
+    /// What labels of series that the store may not have take.
+    label_bytes: usize,
 }
 
 /// Whose the points are: the labels that a resource gives them, and its other attributes; or why it cannot own any.
@@ -56,6 +69,13 @@ impl Owner {
         let checked = limits.check(identity.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         Owner { limits, identity: checked.map(|()| identity), others }
     }
+
+    /// The lane of its deltas: requests whose owners share none are taken in at the same time. Two owners of one series have the same.
+    pub fn lane(&self, seen: &Seen) -> u16 {
+        let pairs = self.identity.as_deref().unwrap_or_default();
+        let parts = pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        seen.fingerprint(0, &parts) as u16
+    }
 }
 
 impl<'a> Translation<'a> {
@@ -68,6 +88,8 @@ impl<'a> Translation<'a> {
             learned: Learned::default(),
             finder: known.finder(),
             last: None,
+            written: (0, 0),
+            label_bytes: 0,
         }
     }
 
@@ -83,39 +105,82 @@ impl<'a> Translation<'a> {
             return;
         }
         match labels_of("target_info", owner, &owner.others, None) {
-            Ok(labels) => self.push(labels, sample),
+            // Where there is no room, other points were refused for it.
+            Ok(labels) => _ = self.push(labels, sample),
             Err(error) => error.note(&mut self.problems, 1, ""),
         }
     }
 
-    /// Takes a metric of any kind; returns the time of its newest point. `deltas` are the streams of a metric of deltas.
-    pub fn metric(
+    /// Takes a point, of deltas where streams are given, of a metric whose data is told without its points; returns its time where
+    /// something was written for it.
+    ///
+    /// # Errors
+    /// Its message is malformed.
+    pub fn take(
         &mut self,
-        metric: Metric,
-        owner: &Owner,
-        is_agent: bool,
-        deltas: Option<&Deltas<'_>>,
-    ) -> Option<Timestamp> {
-        let family = self.open(&metric, owner, is_agent)?;
-        let known = self.batch.rows.len();
-        let new = self.batch.series.len();
-        if let Some(data) = metric.data
-            && !self.data((&family, owner), data, deltas)
-        {
-            self.batch.metadata.pop();
+        (family, owner): (&Family, &Owner),
+        (data, deltas): (&metric::Data, Option<&Deltas<'_>>),
+        message: &[u8],
+    ) -> Result<Option<Timestamp>, DecodeError> {
+        let written = self.written;
+        let of = (family, owner);
+        match (data, deltas) {
+            (metric::Data::Gauge(_), _) | (metric::Data::Sum(_), None) => {
+                if let Some(point) = self.point_of(family, message)? {
+                    self.number(family, owner, &point);
+                }
+            }
+            (metric::Data::Sum(sum), Some(deltas)) => {
+                if let Some(point) = self.point_of(family, message)? {
+                    self.delta_number(of, deltas, &point, sum.is_monotonic);
+                }
+            }
+            (metric::Data::Histogram(_), deltas) => match (self.point_of(family, message)?, deltas) {
+                (Some(point), Some(deltas)) => self.delta_histogram(of, deltas, point),
+                (Some(point), None) => self.histogram(family, owner, point),
+                (None, _) => {}
+            },
+            (metric::Data::ExponentialHistogram(_), deltas) => match (self.point_of(family, message)?, deltas) {
+                (Some(point), Some(deltas)) => self.delta_exponential(of, deltas, &point),
+                (Some(point), None) => self.exponential(family, owner, &point),
+                (None, _) => {}
+            },
+            (metric::Data::Summary(_), _) => {
+                if let Some(point) = self.point_of(family, message)? {
+                    self.summary(family, owner, &point);
+                }
+            }
         }
-        let rows = self.batch.rows[known..].iter().map(|row| row.sample.t);
-        rows.chain(self.batch.series[new..].iter().flat_map(|(_, samples)| samples).map(|sample| sample.t)).max()
+        Ok((self.written.0 > written.0).then_some(self.written.1))
     }
 
-    /// The name of a metric, with its metadata noted; `None`, and its points refused, where it has none that can be taken.
-    pub fn open(&mut self, metric: &Metric, owner: &Owner, is_agent: bool) -> Option<Family> {
+    /// Decodes a point; `None`, and the point refused, where it is large.
+    ///
+    /// # Errors
+    /// Its message is malformed.
+    pub fn point_of<M: Message + Default>(
+        &mut self,
+        family: &Family,
+        message: &[u8],
+    ) -> Result<Option<M>, DecodeError> {
+        let bytes = message.len();
+        if bytes > MESSAGE_BYTES_MAX {
+            let name = &family.name;
+            self.problems
+                .add(1, format_args!("point of `{name:.100}` has {bytes} bytes, more than {MESSAGE_BYTES_MAX}"));
+            return Ok(None);
+        }
+        Ok(Some(M::decode(message)?))
+    }
+
+    /// The name of a metric of so many points, with its metadata noted; `None`, and its points refused, where it has none that can be taken.
+    pub fn open(&mut self, metric: &Metric, points: u64, owner: &Owner, is_agent: bool) -> Option<Family> {
         let Some(data) = &metric.data else {
             self.problems.add(1, format_args!("metric `{}` has no data", metric.name));
             return None;
         };
         if let Err(error) = &owner.identity {
-            error.note(&mut self.problems, points_of(data), "resource: ");
+            error.note(&mut self.problems, points, "resource: ");
             return None;
         }
         let told = metric.metadata.iter().find(|pair| pair.key == PROMETHEUS_TYPE).and_then(text_of);
@@ -131,7 +196,7 @@ impl<'a> Translation<'a> {
         }
         // Every series of the metric carries its name: one that is too long is refused before it is copied for each.
         if let Err(error) = owner.limits.check([(NAME, name.as_str())].into_iter()) {
-            error.note(&mut self.problems, points_of(data), "");
+            error.note(&mut self.problems, points, "");
             return None;
         }
         let kind = match data {
@@ -144,41 +209,6 @@ impl<'a> Translation<'a> {
         let known = MetricMetadata { kind, help: metric.description.clone(), unit: metric.unit.clone() };
         self.batch.metadata.push((name.clone(), known));
         Some(Family { name })
-    }
-
-    /// Takes the points; `false` where none of them can be.
-    fn data(&mut self, (family, owner): (&Family, &Owner), data: metric::Data, deltas: Option<&Deltas<'_>>) -> bool {
-        let points = points_of(&data);
-        match data {
-            metric::Data::Gauge(gauge) => gauge.data_points.iter().for_each(|point| {
-                self.number(family, owner, point);
-            }),
-            metric::Data::Summary(summary) => {
-                summary.data_points.iter().for_each(|point| self.summary(family, owner, point));
-            }
-            data if deltas.is_none() && !is(&data, AggregationTemporality::Cumulative) => {
-                let reason = "says neither cumulative nor delta; set the sender's temporality";
-                self.problems.add(points, format_args!("metric `{}` {reason}", family.name));
-                return false;
-            }
-            metric::Data::Sum(sum) => sum.data_points.iter().for_each(|point| match deltas {
-                Some(deltas) => self.delta_number((family, owner), deltas, point, sum.is_monotonic),
-                None => {
-                    self.number(family, owner, point);
-                }
-            }),
-            metric::Data::Histogram(histogram) => histogram.data_points.iter().for_each(|point| match deltas {
-                Some(deltas) => self.delta_histogram((family, owner), deltas, point),
-                None => self.histogram(family, owner, point),
-            }),
-            metric::Data::ExponentialHistogram(histogram) => {
-                histogram.data_points.iter().for_each(|point| match deltas {
-                    Some(deltas) => self.delta_exponential((family, owner), deltas, point),
-                    None => self.exponential(family, owner, point),
-                });
-            }
-        }
-        true
     }
 
     /// Takes one number; returns its time where it was taken.
@@ -210,30 +240,46 @@ impl<'a> Translation<'a> {
             return None;
         }
         let t = (nanos / 1_000_000) as Timestamp;
+        let mut fits = true;
         let taken = parts(&mut |suffix, extra, value| {
             let sample = value.map_or_else(|| Sample::stale(t), |v| Sample { t, v });
             let name = format!("{}{suffix}", family.name);
-            self.push(labels_of(&name, attributes.owner, attributes.of_point, extra)?, sample);
+            fits &= self.push(labels_of(&name, attributes.owner, attributes.of_point, extra)?, sample);
             Ok(())
         });
         if let Err(error) = taken {
             error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
             return None;
         }
+        if !fits {
+            let reason = format_args!("new series of the request take more than {LABEL_BYTES_MAX} bytes; send less");
+            self.problems.add(1, reason);
+            return None;
+        }
+        self.written = (self.written.0 + 1, t);
         Some(t)
     }
 
-    /// Points of one series mostly follow each other.
-    fn push(&mut self, labels: Labels, sample: Sample) {
+    /// Points of one series mostly follow each other. `false` where there is no room for one series more.
+    fn push(&mut self, labels: Labels, sample: Sample) -> bool {
         if let Some(series) = self.finder.find(labels.as_wire()) {
             self.last = Some(Arc::clone(series));
             self.batch.rows.push(Row { series: Arc::clone(series), sample });
-            return;
+            return true;
         }
-        match self.batch.series.last_mut() {
-            Some((last, samples)) if *last == labels => samples.push(sample),
-            _ => self.batch.series.push((labels, vec![sample])),
+        if let Some((last, samples)) = self.batch.series.last_mut()
+            && *last == labels
+        {
+            samples.push(sample);
+            return true;
         }
+        let label_bytes = self.label_bytes + labels.as_wire().len() + SERIES_BYTES;
+        if label_bytes > LABEL_BYTES_MAX {
+            return false;
+        }
+        self.label_bytes = label_bytes;
+        self.batch.series.push((labels, vec![sample]));
+        true
     }
 }
 
@@ -249,7 +295,7 @@ pub(super) type Add<'a> = dyn FnMut(&str, Option<(&str, String)>, Option<f64>) -
 pub(super) type Parts<'a> = dyn FnMut(&mut Add<'_>) -> Result<(), LabelError> + 'a;
 
 /// The labels of a point: its attributes, then an extra one, then job and instance, then the name; the later win.
-fn labels_of(
+pub(super) fn labels_of(
     name: &str,
     owner: &Owner,
     attributes: &[KeyValue],
@@ -287,15 +333,9 @@ pub(super) fn is(data: &metric::Data, temporality: AggregationTemporality) -> bo
     said == temporality as i32
 }
 
-fn points_of(data: &metric::Data) -> u64 {
-    let points = match data {
-        metric::Data::Gauge(gauge) => gauge.data_points.len(),
-        metric::Data::Sum(sum) => sum.data_points.len(),
-        metric::Data::Histogram(histogram) => histogram.data_points.len(),
-        metric::Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
-        metric::Data::Summary(summary) => summary.data_points.len(),
-    };
-    points as u64
+/// Whether data is cumulative, or has no temporality.
+pub(super) fn is_cumulative(data: &metric::Data) -> bool {
+    matches!(data, metric::Data::Gauge(_) | metric::Data::Summary(_)) || is(data, AggregationTemporality::Cumulative)
 }
 
 pub(super) fn is_absent(flags: u32) -> bool {

@@ -8,9 +8,10 @@ use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogram, ExponentialHistogramDataPoint, exponential_histogram_data_point,
 };
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, ScopeMetrics, Sum, Summary};
+use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, Metric, ScopeMetrics, Sum, Summary, metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 use crate::series::Labels;
@@ -451,5 +452,106 @@ fn exponential_histograms_become_classic_series() {
             lat_count stale
             # lat histogram
         "#]],
+    );
+}
+
+/// Points are never decoded together: two bytes of a request would be 176 in memory.
+#[test]
+fn points_stay_where_they_are_until_they_are_taken() {
+    let points = [0x0a, 0x00].repeat(100_000);
+    let mut message = vec![0x0a, 1, b'h', 0x4a];
+    prost::encoding::encode_varint(points.len() as u64 + 2, &mut message);
+    message.extend([points, vec![0x10, 2]].concat());
+    let header = Header::read(&message).unwrap();
+    let (shell, count) = header.shell().unwrap();
+    let Some(metric::Data::Histogram(histogram)) = shell.data else { unreachable!() };
+    assert_eq!((count, histogram.data_points.len(), histogram.aggregation_temporality), (100_000, 0, 2));
+}
+
+#[test]
+fn large_points_and_many_large_series_are_refused_by_name() {
+    let large = number(&[("a", &"x".repeat(2 << 20))], 1.0);
+    let twice = metric("t", "", gauge(vec![number(&[], 1.0)])).encode_to_vec().repeat(2);
+    let body = request(&[], "lib", vec![metric("c", "", gauge(vec![large, number(&[], 2.0)]))]);
+    check(
+        &body,
+        &expect![[r"
+            c 2
+            # c gauge
+            ! 1 not stored: point of `c` has 2097188 bytes, more than 1048576
+        "]],
+    );
+    let header = Header::read(&twice).unwrap();
+    assert!(header.shell().unwrap().0.data.is_none(), "data that is given twice");
+    // A dozen bytes each, but every series has the resource's labels.
+    let points = (0..35_000).map(|n| number(&[("n", &n.to_string())], 1.0)).collect();
+    let body = request(&[("service.name", &"x".repeat(4_000))], "lib", vec![metric("c", "", gauge(points))]);
+    let dir = tempfile::tempdir().unwrap();
+    let Decoded { batch, problems, .. } =
+        decode(&body, &open(&dir).known(), &Seen::default(), LabelLimits::default(), None).unwrap();
+    assert_eq!(batch.series.len() as u64 + problems.count(), 35_000);
+    assert!((30_000..34_000).contains(&batch.series.len()), "{}", batch.series.len());
+    assert!(problems.to_string().contains("new series of the request take more than 134217728 bytes"), "{problems}");
+}
+
+#[test]
+fn bounds_rise_and_a_last_infinite_one_is_the_last_bucket() {
+    let point = |bounds: [f64; 2]| HistogramDataPoint {
+        time_unix_nano: T,
+        count: 6,
+        bucket_counts: vec![1, 2, 3],
+        explicit_bounds: bounds.to_vec(),
+        ..HistogramDataPoint::default()
+    };
+    for temporality in [AggregationTemporality::Cumulative, AggregationTemporality::Delta] {
+        let all = [[1.0, f64::INFINITY], [1.0, f64::NAN], [2.0, 1.0], [1.0, 1.0], [f64::NEG_INFINITY, 1.0]];
+        let histogram = metric::Data::Histogram(Histogram {
+            data_points: all.into_iter().map(point).collect(),
+            aggregation_temporality: temporality as i32,
+        });
+        check(
+            &request(&[], "lib", vec![metric("lat", "", histogram)]),
+            &expect![[r#"
+                lat_bucket{le="1"} 1
+                lat_bucket{le="+Inf"} 6
+                lat_count 6
+                # lat histogram
+                ! 4 not stored: point of histogram `lat` has bounds that are no rising numbers
+            "#]],
+        );
+    }
+}
+
+#[test]
+fn streams_are_told_apart_as_their_series_are_and_sums_stay_numbers() {
+    let late = AggregationTemporality::Delta;
+    let body = |os: &str, scope: &str, (start, end): (u64, u64), value: f64| {
+        let resource = [("service.name", "api"), ("service.instance.id", "i1"), ("os.type", os)];
+        request(&resource, scope, vec![metric("c", "", sum(vec![delta(&[], (start, end), value)], late))])
+    };
+    // Both have the same series.
+    let both = [body("linux", "a", (0, 10), 1.0), body("bsd", "b", (10, 20), 2.0)].concat();
+    check(
+        &both,
+        &expect![[r#"
+            c_total{instance="i1", job="api"} 0 1
+            target_info{instance="i1", job="api", os_type="linux"} 1
+            c_total{instance="i1", job="api"} 3
+            target_info{instance="i1", job="api", os_type="bsd"} 1
+            # c_total counter
+            # c_total counter
+        "#]],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let lanes = decode(&both, &open(&dir).known(), &Seen::default(), LabelLimits::default(), None).unwrap().lanes;
+    assert_eq!(lanes.len(), 1);
+    let points = vec![delta(&[], (0, 10), f64::MAX), delta(&[], (10, 20), f64::MAX), delta(&[], (20, 30), 0.0)];
+    check(
+        &request(&[], "lib", vec![metric("c", "", sum(points, late))]),
+        &expect![[r"
+            c_total 0 179769313486231570000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 179769313486231570000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000
+            # c_total counter
+            ! 1 not stored: point of `c_total` is a delta with which the sum is beyond all numbers
+        "]],
     );
 }

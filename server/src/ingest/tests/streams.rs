@@ -81,3 +81,17 @@ fn a_stale_stream_begins_anew() {
         assert_eq!(streams.kept().series, 1);
     }
 }
+
+#[test]
+fn a_clock_that_was_ahead_once_keeps_no_stream_for_ever() {
+    let streams = Arc::new(Streams::new(LIMITS));
+    let mut ahead = Changes::new(&streams, NOW + 86_400_000);
+    ahead.add(1, during(0), one(1.0)).unwrap();
+    ahead.commit();
+    let mut back = Changes::new(&streams, NOW);
+    for id in 2..5 {
+        back.add(id, during(1), one(1.0)).unwrap();
+    }
+    back.commit();
+    assert_eq!(streams.kept().streams.len(), 3);
+}
