@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::{Control, ControlError, Migration};
 use super::days::{DayError, Days};
 use super::head::DAY_MS;
-use super::index::{Finder, Index, SeriesId};
+use super::index::{Finder, Index, Series, SeriesId};
 use super::journal::{self, ReplayError};
 use super::lock::{self, DirectoryLock, LockError};
 use super::maintain::Maintenance;
@@ -23,7 +23,8 @@ use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::unlinked::{self, UnlinkDayError};
 use super::writer::{Message, Request, Writer};
 use super::{Accepted, Batch, Committed, agents, backup, load, loglines, restore, sqlite};
-use crate::series::Timestamp;
+use crate::query::source::SelectError;
+use crate::series::{Sample, Timestamp};
 
 /// Highest number of a journal file that nothing needs any more but a backlog: all its samples are sealed and its marks are in
 /// `control.db`. It is not replayed. Numbers, and so positions, never come twice.
@@ -46,12 +47,23 @@ pub struct Store {
 
 /// The series that the store has at one time. No series comes or goes while this is held: hold it for one request, never across
 /// a wait.
-pub struct Known<'a>(RwLockReadGuard<'a, Index>);
+pub struct Known<'a> {
+    index: RwLockReadGuard<'a, Index>,
+    store: &'a Store,
+}
 
 impl Known<'_> {
     /// Finds series by the bytes of their labels (`Labels::as_wire`).
     pub fn finder(&self) -> Finder<'_> {
-        self.0.finder()
+        self.index.finder()
+    }
+
+    /// The last sample of a series, from memory or from the newest day that has any of it.
+    ///
+    /// # Errors
+    /// The day cannot be read.
+    pub fn last(&self, series: &Arc<Series>) -> Result<Option<Sample>, SelectError> {
+        self.store.last_sample(series)
     }
 }
 
@@ -248,7 +260,7 @@ impl Store {
 
     /// The series there are, for finding those of many samples at once.
     pub fn known(&self) -> Known<'_> {
-        Known(self.shared.index.read().unwrap_or_else(PoisonError::into_inner))
+        Known { index: self.shared.index.read().unwrap_or_else(PoisonError::into_inner), store: self }
     }
 
     /// The control database.

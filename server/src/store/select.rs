@@ -11,7 +11,7 @@ use rusqlite::Statement;
 use super::chunk;
 use super::days::{DayError, DayFile, chunk_keys, series_of};
 use super::engine::Store;
-use super::head::{Day, day_of, merge};
+use super::head::{DAY_MS, Day, day_of, merge};
 use super::index::{Series, SeriesId};
 use super::rollup::Rolled;
 use super::varint::DecodeError;
@@ -25,6 +25,22 @@ impl Store {
         let found = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).select(&matchers);
         let alive = found.into_iter().filter(|series| series.head().is_alive_since(from));
         alive.map(|series| series.labels.clone()).collect()
+    }
+
+    /// The last sample of a series. Does not look at the index, whose lock the caller may have.
+    pub(super) fn last_sample(&self, series: &Arc<Series>) -> Result<Option<Sample>, SelectError> {
+        let from = {
+            let head = series.head();
+            let day = head.days().last().map(|day| i64::from(*day) * DAY_MS);
+            head.span().map(|span| span.to).max(day)
+        };
+        let Some(from) = from else { return Ok(None) };
+        let range = TimeRange { from, to: Timestamp::MAX };
+        let taken = AtomicU64::new(0);
+        let (rolled, ids, alone) = (Rolled::default(), Vec::new(), Vec::new());
+        let one = Found { store: self, ids, range, samples_max: u64::MAX, taken, rolled, alone };
+        let samples = one.read_portion(std::slice::from_ref(series))?;
+        Ok(samples.into_iter().flatten().last())
     }
 
     /// The last sample of each series of a metric in a range.

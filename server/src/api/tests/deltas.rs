@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Metric, NumberDataPoint,
+    AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
     ResourceMetrics, ScopeMetrics, Sum, metric,
 };
 use tempfile::TempDir;
@@ -97,6 +97,96 @@ async fn a_refused_batch_that_comes_again_counts_once() {
     assert_eq!(ask(&store, "work_total"), 13.0);
     // From the zero a millisecond after the first start to the last sample there are 29.999 s.
     assert!((ask(&store, "increase(work_total[30s])") - 13.0).abs() < 0.01);
+}
+
+#[tokio::test]
+async fn a_restart_is_no_reset_and_what_came_before_it_stays_old() {
+    let (dir, first) = store(0);
+    let before = receiver(&first, StreamLimits::default());
+    let level = |before_s, value| {
+        let metric::Data::Sum(sum) = sum(before_s, value) else { unreachable!() };
+        metric::Data::Sum(Sum { is_monotonic: false, ..sum })
+    };
+    for data in [sum(40, 1_000), sum(30, 5), level(30, 50), histogram(30)] {
+        assert_eq!(post(&before, &[], data).await, (200, String::new()));
+    }
+    first.close();
+    drop((before, first));
+    let options = StoreOptions { disk_reserve_bytes: 0, ..StoreOptions::default() };
+    let store = Store::open(dir.path(), options, &[], NOW).unwrap();
+    let after = receiver(&store, StreamLimits::default());
+    for data in [sum(40, 1_000), sum(30, 5), histogram(30)] {
+        let (status, answer) = post(&after, &[], data).await;
+        assert!(status == 200 && answer.contains("not newer than the one before"), "{answer}");
+    }
+    for data in [sum(20, 7), sum(10, 1), level(20, -20), histogram(20)] {
+        assert_eq!(post(&after, &[], data).await, (200, String::new()));
+    }
+    assert_eq!((ask(&store, "work_total"), ask(&store, "work")), (1_013.0, 30.0));
+    assert_eq!(ask(&store, "resets(work_total[1m])"), 0.0);
+    let increase = ask(&store, "increase(work_count[1m])");
+    assert!((3.0..=7.0).contains(&increase), "4 counted in 20 s, extrapolated: {increase}");
+}
+
+/// One value in each of two buckets.
+fn histogram(before_s: i64) -> metric::Data {
+    let (start_time_unix_nano, time_unix_nano) = nanos(before_s);
+    let point = HistogramDataPoint {
+        start_time_unix_nano,
+        time_unix_nano,
+        count: 2,
+        bucket_counts: vec![1, 1],
+        explicit_bounds: vec![1.0],
+        ..HistogramDataPoint::default()
+    };
+    metric::Data::Histogram(Histogram { data_points: vec![point], aggregation_temporality: DELTA })
+}
+
+#[tokio::test]
+async fn points_farther_apart_than_streams_are_kept_count_in_full() {
+    let (_dir, store) = store(0);
+    // Each request finds the stream forgotten.
+    for n in (0..6).rev() {
+        let receiver = receiver(&store, StreamLimits::default());
+        for data in [sum(n * 10, 5), histogram(n * 10)] {
+            assert_eq!(post(&receiver, &[], data).await, (200, String::new()));
+        }
+    }
+    assert_eq!(ask(&store, "work_total"), 30.0);
+    for (name, expected) in [("work_total", 30.0), ("work_count", 12.0)] {
+        let increase = ask(&store, &format!("increase({name}[1m])"));
+        assert!((increase - expected).abs() < 0.1, "{name}: {increase}");
+    }
+}
+
+#[tokio::test]
+async fn quantiles_are_right_when_the_range_of_an_exponential_histogram_grows() {
+    let (_dir, store) = store(0);
+    let receiver = receiver(&store, StreamLimits::default());
+    // A thousand values in (1, 2], then as many around 2^10, and some around 2^-10.
+    for (before_s, offset) in [(20, 0), (10, 10), (0, -10)] {
+        let (start_time_unix_nano, time_unix_nano) = nanos(before_s);
+        let point = ExponentialHistogramDataPoint {
+            start_time_unix_nano,
+            time_unix_nano,
+            count: 1_000,
+            positive: Some(Buckets { offset, bucket_counts: vec![1_000] }),
+            ..ExponentialHistogramDataPoint::default()
+        };
+        let data = ExponentialHistogram { data_points: vec![point], aggregation_temporality: DELTA };
+        assert_eq!(post(&receiver, &[], metric::Data::ExponentialHistogram(data)).await, (200, String::new()));
+    }
+    let at = |before_s: i64, text: &str| {
+        let at = NOW - before_s * 1_000;
+        let answer = query::instant(&*store, &query::parse(text).unwrap(), at, &Limits::default()).unwrap();
+        let query::Value::Vector(samples) = answer.value else { panic!("{text}") };
+        samples[0].sample.v
+    };
+    // Between the last two points of each time there is one bucket alone.
+    for (before_s, low, high) in [(10, 1_024.0, 2_048.0), (0, 1.0 / 1_024.0, 2.0 / 1_024.0)] {
+        let median = at(before_s, "histogram_quantile(0.5, rate(work_bucket[11s]))");
+        assert!((low..=high).contains(&median), "{before_s} s ago: {median}");
+    }
 }
 
 #[tokio::test]

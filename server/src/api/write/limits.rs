@@ -29,7 +29,7 @@ pub struct RawWriteLimits {
     pub label_value_bytes_max: Bytes,
     /// Most series that OTLP deltas are added up for, a histogram counting with its buckets; deltas of further streams are refused.
     pub delta_series_max: u64,
-    /// A stream of OTLP deltas without a point for longer is forgotten; its next point begins it anew at 0.
+    /// A stream of OTLP deltas without a point for longer is forgotten; its next sum goes on from the store, its next histogram at 0.
     pub delta_stale_after: Span,
 }
 

@@ -6,18 +6,42 @@ use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, metric, number_data_point,
 };
 
+use petrel_agent::error_chain::chain;
+
 use super::super::labels::LabelError;
 use super::exponential::Exponential;
 use super::histograms::{Buckets, Shown};
 use super::seen::{Fingerprint, Seen};
 use super::streams::DeltaError;
-use super::total::{Amount, Classic, Counted, During, Sum};
+use super::total::{Added, Amount, Classic, Counted, During, Stream, Sum};
 use super::translate::{Attributes, Family, Owner, Translation, is_absent, labels_of};
+use crate::series::{Labels, Sample, Timestamp};
+use crate::store::SelectError;
 
 /// The streams of one metric.
 pub struct Deltas<'a> {
     seen: &'a Seen,
     kind: &'static [u8],
+}
+
+const SUM: &[u8] = b"sum";
+const MONOTONIC: &[u8] = b"monotonic sum";
+
+/// Earliest that a stream's zero is written before its first point, in milliseconds: farther back a store may be closed.
+const ZERO_BEFORE_MS_MAX: i64 = 86_400_000;
+
+/// Why it cannot be known what came before a delta.
+enum DeltaLabels {
+    Label(LabelError),
+    Unread(SelectError),
+}
+
+/// When the zero before a first point is, in nanoseconds: a millisecond after its start, at which the last sample of a stream before it
+/// may be, and after what the series had until then. `None` where its start is not known or leaves no room.
+fn zero_at(during: During, after: Option<Timestamp>) -> Option<u64> {
+    let start = (during.start / 1_000_000) as Timestamp;
+    let at = (start + 1).max(after.map_or(0, |after| after + 1)).max(during.end_ms() - ZERO_BEFORE_MS_MAX);
+    (during.start != 0 && at < during.end_ms()).then_some(at as u64 * 1_000_000)
 }
 
 /// Where and when a delta is.
@@ -33,17 +57,16 @@ impl<'a> Deltas<'a> {
     /// The streams of a metric with such data.
     pub fn new(seen: &'a Seen, data: &metric::Data) -> Deltas<'a> {
         let kind: &[u8] = match data {
-            metric::Data::Sum(sum) if sum.is_monotonic => b"monotonic sum",
-            metric::Data::Sum(_) => b"sum",
+            metric::Data::Sum(sum) if sum.is_monotonic => MONOTONIC,
+            metric::Data::Sum(_) => SUM,
             metric::Data::ExponentialHistogram(_) => b"exponential histogram",
             _ => b"histogram",
         };
         Deltas { seen, kind }
     }
 
-    fn id(&self, family: &Family, attributes: &Attributes<'_>) -> Result<Fingerprint, LabelError> {
-        let labels = labels_of(&family.name, attributes.owner, attributes.of_point, None)?;
-        Ok(self.seen.fingerprint(0, &[self.kind, labels.as_wire()].into_iter()))
+    fn id(&self, labels: &Labels) -> Fingerprint {
+        self.seen.fingerprint(0, &[self.kind, labels.as_wire()].into_iter())
     }
 }
 
@@ -120,15 +143,20 @@ impl Translation<'_> {
 
     /// Adds a delta to its stream, or ends the stream, and writes what there is now.
     fn delta(&mut self, family: &Family, point: &Point<'_>, delta: Amount, ended: bool) {
-        let During { start, end } = point.during;
+        let end = point.during.end;
         if end == 0 {
             self.problems.add(1, format_args!("point of `{}` has no time", family.name));
             return;
         }
-        let id = match point.deltas.id(family, &point.attributes) {
-            Ok(id) => id,
-            Err(error) => {
+        let stream = labels_of(&family.name, point.attributes.owner, point.attributes.of_point, None);
+        let (id, last) = match stream.map_err(DeltaLabels::Label).and_then(|labels| self.known_of(family, point, labels)) {
+            Ok(found) => found,
+            Err(DeltaLabels::Label(error)) => {
                 return error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
+            }
+            Err(DeltaLabels::Unread(error)) => {
+                let name = &family.name;
+                return self.problems.add(1, format_args!("point of `{name:.100}`: what came before: {}", chain(&error)));
             }
         };
         let Some(changes) = self.changes.as_mut() else { return };
@@ -137,19 +165,60 @@ impl Translation<'_> {
             let total = stream.map_or(delta, |stream| stream.total);
             return self.total(family, &point.attributes, end, (&total, Shown::End));
         }
-        let stale_after = u64::try_from(changes.stale_after_ms()).unwrap_or(0).saturating_mul(1_000_000);
-        match changes.add(id, point.during, delta) {
-            Ok((stream, began)) => {
-                // One millisecond later: at the start itself may be the last sample from before a restart of the server.
-                let first = start.saturating_add(1_000_000);
-                let is_near = start != 0 && first < end && end - start <= stale_after;
-                if began && point.is_monotonic && is_near {
-                    self.total(family, &point.attributes, first, (&stream.total, Shown::Zeros));
+        let is_number = matches!(delta, Amount::Number(_));
+        let before = if is_number { None } else { changes.get(id) };
+        match changes.add(id, point.during, delta, last) {
+            Ok((stream, added)) => {
+                let after = before.as_ref().map(|before| before.during.end_ms()).max(last.map(|last| last.t));
+                let first = zero_at(point.during, after);
+                match (added, first) {
+                    (Added::Began | Added::Replaced, Some(first)) if point.is_monotonic => {
+                        self.total(family, &point.attributes, first, (&stream.total, Shown::Zeros));
+                    }
+                    (Added::Began | Added::Replaced, _) => {}
+                    _ => self.grown(family, &point.attributes, (before.as_ref(), &stream)),
                 }
                 self.total(family, &point.attributes, end, (&stream.total, Shown::Values));
             }
             Err(error) => self.refuse(family, &error),
         }
+    }
+
+    /// The number of a stream, and the last sample of it where the store alone knows it.
+    fn known_of(
+        &mut self,
+        family: &Family,
+        point: &Point<'_>,
+        labels: Labels,
+    ) -> Result<(Fingerprint, Option<Sample>), DeltaLabels> {
+        let id = point.deltas.id(&labels);
+        if self.changes.as_ref().is_none_or(|changes| changes.knows(id)) {
+            return Ok((id, None));
+        }
+        let labels = match point.deltas.kind {
+            SUM | MONOTONIC => labels,
+            _ => {
+                let name = format!("{}_count", family.name);
+                labels_of(&name, point.attributes.owner, point.attributes.of_point, None).map_err(DeltaLabels::Label)?
+            }
+        };
+        Ok((id, self.last_of(&labels).map_err(DeltaLabels::Unread)?))
+    }
+
+    /// Writes boundaries that an exponential histogram has now and had not before: with what it had counted then. A series that
+    /// began only now would miss what all others have.
+    fn grown(&mut self, family: &Family, attributes: &Attributes<'_>, (before, now): (Option<&Stream>, &Stream)) {
+        let Some(before) = before else { return };
+        let (Amount::Exponential(_, former), Amount::Exponential(_, now)) = (&before.total, &now.total) else { return };
+        let grown = now.grown_from(former);
+        if grown.is_empty() {
+            return;
+        }
+        self.point(family, attributes, before.during.end, &mut |add| {
+            grown.iter().try_for_each(|(bound, below)| {
+                add("_bucket", Some(("le", bound.to_string())), Some(*below as f64))
+            })
+        });
     }
 
     fn refuse(&mut self, family: &Family, error: &DeltaError) {

@@ -127,6 +127,21 @@ impl Exponential {
         below
     }
 
+    /// Boundaries that it did not have when it was `former`, each with the number of values up to it then: those of the nearest
+    /// boundary below, because there was none between them.
+    pub fn grown_from(&self, former: &Exponential) -> Vec<(f64, u64)> {
+        let known = former.below();
+        let bounds = self.below().into_iter().map(|(bound, _)| bound);
+        let grown = bounds.filter_map(|bound| {
+            let not_above = known.partition_point(|(known, _)| *known <= bound);
+            match known[..not_above].last() {
+                Some((last, _)) if *last == bound => None,
+                nearest => Some((bound, nearest.map_or(0, |(_, below)| *below))),
+            }
+        });
+        grown.collect()
+    }
+
     /// The lower boundary of a bucket. The exponent is exact: the same boundary at another scale has the same.
     fn boundary(&self, index: i64) -> f64 {
         (index as f64 * 2f64.powi(-self.scale)).exp2()

@@ -9,7 +9,7 @@ use foldhash::quality::RandomState;
 
 use super::seen::Fingerprint;
 use super::total::{Added, Amount, Dropped, During, Stream};
-use crate::series::Timestamp;
+use crate::series::{Sample, Timestamp};
 use crate::telemetry;
 
 /// Farthest that a point may be ahead of the clock, as samples may: one from the year 2100 would make all that follow old.
@@ -20,7 +20,7 @@ const FUTURE_MS_MAX: i64 = 600_000;
 pub struct StreamLimits {
     /// Most series of all streams; a histogram counts with its buckets.
     pub series_max: usize,
-    /// A stream without a point for longer is forgotten and begins anew at 0.
+    /// A stream without a point for longer is forgotten: what goes on of it is what the store has.
     pub stale_after_ms: i64,
 }
 
@@ -60,15 +60,9 @@ pub struct Changes {
 /// Why a point is not taken.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeltaError {
-    /// Not newer than the last.
-    #[error("is a delta not newer than the one before; it was sent twice or is late")]
-    Old,
-    /// Older than the stream.
-    #[error("is a delta that begins before its stream does; two senders may use the same attributes")]
-    OlderStart,
-    /// Too large.
-    #[error("is a delta with which the sum is beyond all numbers")]
-    Overflow,
+    /// It does not fit its stream.
+    #[error(transparent)]
+    Dropped(#[from] Dropped),
     /// Ahead of the clock.
     #[error("is a delta more than 10 minutes ahead of the server's clock")]
     Future,
@@ -101,6 +95,10 @@ impl Streams {
         let kept = self.kept();
         let fresh = kept.streams.get(&id).filter(|(_, heard)| !self.is_stale(*heard, now));
         fresh.map(|(stream, _)| stream.clone())
+    }
+
+    fn has(&self, id: Fingerprint, now: Timestamp) -> bool {
+        self.kept().streams.get(&id).is_some_and(|(_, heard)| !self.is_stale(*heard, now))
     }
 
     fn is_stale(&self, heard: Timestamp, now: Timestamp) -> bool {
@@ -144,26 +142,33 @@ impl Changes {
         }
     }
 
-    /// Adds a delta to its stream; returns the stream, and whether it began with this.
+    /// Adds a delta to its stream. `last` is the last sample that the store has of one that is not [known](Changes::knows).
     ///
     /// # Errors
     /// The delta is not taken.
-    pub fn add(&mut self, id: Fingerprint, during: During, delta: Amount) -> Result<(Stream, bool), DeltaError> {
-        let added = self.try_add(id, during, delta);
+    pub fn add(
+        &mut self,
+        id: Fingerprint,
+        during: During,
+        delta: Amount,
+        last: Option<Sample>,
+    ) -> Result<(Stream, Added), DeltaError> {
+        let added = self.try_add(id, during, delta, last);
         let outcome = match &added {
-            Ok((_, None)) => "began",
-            Ok((_, Some(Added::Next))) => "added",
-            Ok((_, Some(Added::Gap))) => "gap",
-            Ok((_, Some(Added::Overlap))) => "overlap",
-            Ok((_, Some(Added::Replaced))) => "replaced",
-            Err(DeltaError::Old) => "old",
-            Err(DeltaError::OlderStart) => "older_start",
-            Err(DeltaError::Overflow) => "overflow",
+            Ok((_, Added::Began)) => "began",
+            Ok((_, Added::Resumed)) => "resumed",
+            Ok((_, Added::Next)) => "added",
+            Ok((_, Added::Gap)) => "gap",
+            Ok((_, Added::Overlap)) => "overlap",
+            Ok((_, Added::Replaced)) => "replaced",
+            Err(DeltaError::Dropped(Dropped::Old)) => "old",
+            Err(DeltaError::Dropped(Dropped::OlderStart)) => "older_start",
+            Err(DeltaError::Dropped(Dropped::Overflow)) => "overflow",
             Err(DeltaError::Future) => "future",
             Err(DeltaError::Limit { .. }) => "limit",
         };
         *self.counts.entry(outcome).or_default() += 1;
-        added.map(|(stream, added)| (stream, added.is_none()))
+        added
     }
 
     fn try_add(
@@ -171,20 +176,19 @@ impl Changes {
         id: Fingerprint,
         during: During,
         delta: Amount,
-    ) -> Result<(Stream, Option<Added>), DeltaError> {
-        if (during.end / 1_000_000) as Timestamp > self.now + FUTURE_MS_MAX {
+        last: Option<Sample>,
+    ) -> Result<(Stream, Added), DeltaError> {
+        if during.end_ms() > self.now + FUTURE_MS_MAX {
             return Err(DeltaError::Future);
         }
         let known = self.get(id);
         let before = known.as_ref().map_or(0, Stream::series);
         let (stream, added) = match known {
-            None => (Stream { during, total: delta }, None),
-            Some(mut stream) => match stream.add(during, delta) {
-                Ok(added) => (stream, Some(added)),
-                Err(Dropped::Old) => return Err(DeltaError::Old),
-                Err(Dropped::OlderStart) => return Err(DeltaError::OlderStart),
-                Err(Dropped::Overflow) => return Err(DeltaError::Overflow),
-            },
+            None => Stream::begin(during, delta, last)?,
+            Some(mut stream) => {
+                let added = stream.add(during, delta)?;
+                (stream, added)
+            }
         };
         let more = stream.series().saturating_sub(before);
         if more > 0 {
@@ -197,9 +201,9 @@ impl Changes {
         Ok((stream, added))
     }
 
-    /// How long a stream without a point is kept.
-    pub fn stale_after_ms(&self) -> i64 {
-        self.streams.limits.stale_after_ms
+    /// Whether a stream is known, or is known to have ended: otherwise the store may know more.
+    pub fn knows(&self, id: Fingerprint) -> bool {
+        self.changed.contains_key(&id) || self.streams.has(id, self.now)
     }
 
     /// Ends a stream, as its sender says; returns it where it is known.
@@ -209,7 +213,8 @@ impl Changes {
         stream
     }
 
-    fn get(&self, id: Fingerprint) -> Option<Stream> {
+    /// A stream as it is now.
+    pub fn get(&self, id: Fingerprint) -> Option<Stream> {
         self.changed.get(&id).cloned().unwrap_or_else(|| self.streams.get(id, self.now))
     }
 

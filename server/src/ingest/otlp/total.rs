@@ -3,6 +3,7 @@
 //! the sum goes on, because a counter that begins anew without need would hide increases. Pure.
 
 use super::exponential::Exponential;
+use crate::series::{Sample, Timestamp};
 
 /// Numbers, or what histograms count.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +62,10 @@ pub struct Stream {
 /// How a point was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
+    /// It is the first of its stream.
+    Began,
+    /// It is the first that this process knows of its stream, and goes on from what the store has.
+    Resumed,
     /// It follows the last one.
     Next,
     /// Nobody sent what was between it and the last.
@@ -72,14 +77,24 @@ pub enum Added {
 }
 
 /// Why a point was not added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Dropped {
-    /// Not newer than the last: sent twice, or late.
+    /// Not newer than the last.
+    #[error("is a delta not newer than the one before; it was sent twice or is late")]
     Old,
     /// It begins before the stream does.
+    #[error("is a delta that begins before its stream does; two senders may use the same attributes")]
     OlderStart,
     /// The sum would be no number any more.
+    #[error("is a delta with which the sum is beyond all numbers")]
     Overflow,
+}
+
+impl During {
+    /// Its end as the store has it.
+    pub fn end_ms(self) -> Timestamp {
+        (self.end / 1_000_000) as Timestamp
+    }
 }
 
 impl Sum {
@@ -105,6 +120,29 @@ impl Sum {
 }
 
 impl Stream {
+    /// The stream of a point that is the first since the start of the process, or since its stream was forgotten, where `last` is the
+    /// last sample that the store has of it. Numbers go on from there; histograms, of which one sample is not all, begin anew.
+    ///
+    /// # Errors
+    /// The point is not newer, or too large.
+    pub fn begin(during: During, delta: Amount, last: Option<Sample>) -> Result<(Stream, Added), Dropped> {
+        let Some(last) = last else { return Ok((Stream { during, total: delta }, Added::Began)) };
+        // The store has milliseconds: a point that ends within the last one is that again.
+        if during.end_ms() <= last.t {
+            return Err(Dropped::Old);
+        }
+        let total = match &delta {
+            Amount::Number(_) if last.v.is_finite() => Amount::Number(Sum::of(last.v)),
+            _ => return Ok((Stream { during, total: delta }, Added::Began)),
+        };
+        let mut stream = Stream { during, total };
+        if !stream.total.has_room(&delta) {
+            return Err(Dropped::Overflow);
+        }
+        stream.total.add(delta);
+        Ok((stream, Added::Resumed))
+    }
+
     /// Adds a point.
     ///
     /// # Errors

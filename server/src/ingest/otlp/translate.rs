@@ -20,7 +20,7 @@ use super::header::MESSAGE_BYTES_MAX;
 use super::seen::{Fingerprint, Learned, Seen};
 use super::streams::Changes;
 use crate::series::{Labels, NAME, Sample, Timestamp};
-use crate::store::{Batch, Finder, Known, MetricMetadata, Row, Series};
+use crate::store::{Batch, Finder, Known, MetricMetadata, Row, SelectError, Series};
 
 /// Metadata key by which a gauge says what it was before it came to OpenTelemetry.
 const PROMETHEUS_TYPE: &str = "prometheus.type";
@@ -40,6 +40,7 @@ pub struct Translation<'a> {
     pub learned: Learned,
     /// What becomes of streams of deltas; `None` where none are taken in this pass.
     pub changes: Option<Changes>,
+    known: &'a Known<'a>,
     finder: Finder<'a>,
     /// The series of the last point, where the store has it.
     last: Option<Arc<Series>>,
@@ -80,12 +81,13 @@ impl Owner {
 
 impl<'a> Translation<'a> {
     /// Nothing yet.
-    pub fn new(known: &'a Known<'_>, changes: Option<Changes>) -> Translation<'a> {
+    pub fn new(known: &'a Known<'a>, changes: Option<Changes>) -> Translation<'a> {
         Translation {
             changes,
             batch: Batch::default(),
             problems: Problems::default(),
             learned: Learned::default(),
+            known,
             finder: known.finder(),
             last: None,
             written: (0, 0),
@@ -258,6 +260,11 @@ impl<'a> Translation<'a> {
         }
         self.written = (self.written.0 + 1, t);
         Some(t)
+    }
+
+    /// The last sample that the store has of a series.
+    pub(super) fn last_of(&mut self, labels: &Labels) -> Result<Option<Sample>, SelectError> {
+        self.finder.find(labels.as_wire()).map_or(Ok(None), |series| self.known.last(series))
     }
 
     /// Points of one series mostly follow each other. `false` where there is no room for one series more.

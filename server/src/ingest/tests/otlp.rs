@@ -401,6 +401,10 @@ fn deltas_of_histograms_are_added_up_bucket_by_bucket() {
             lat_seconds_bucket{le="+Inf"} 5
             lat_seconds_sum 11.5
             lat_seconds_count 5
+            lat_seconds_bucket{le="1"} 0
+            lat_seconds_bucket{le="3"} 0
+            lat_seconds_bucket{le="+Inf"} 0
+            lat_seconds_count 0
             lat_seconds_bucket{le="1"} 1
             lat_seconds_bucket{le="3"} 1
             lat_seconds_bucket{le="+Inf"} 1
