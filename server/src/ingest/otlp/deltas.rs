@@ -149,16 +149,19 @@ impl Translation<'_> {
             return;
         }
         let stream = labels_of(&family.name, point.attributes.owner, point.attributes.of_point, None);
-        let (id, last) = match stream.map_err(DeltaLabels::Label).and_then(|labels| self.known_of(family, point, labels)) {
-            Ok(found) => found,
-            Err(DeltaLabels::Label(error)) => {
-                return error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
-            }
-            Err(DeltaLabels::Unread(error)) => {
-                let name = &family.name;
-                return self.problems.add(1, format_args!("point of `{name:.100}`: what came before: {}", chain(&error)));
-            }
-        };
+        let (id, last) =
+            match stream.map_err(DeltaLabels::Label).and_then(|labels| self.known_of(family, point, labels)) {
+                Ok(found) => found,
+                Err(DeltaLabels::Label(error)) => {
+                    return error.note(&mut self.problems, 1, format_args!("point of `{:.100}`: ", family.name));
+                }
+                Err(DeltaLabels::Unread(error)) => {
+                    let name = &family.name;
+                    return self
+                        .problems
+                        .add(1, format_args!("point of `{name:.100}`: what came before: {}", chain(&error)));
+                }
+            };
         let Some(changes) = self.changes.as_mut() else { return };
         if ended {
             let stream = changes.end(id);
@@ -215,9 +218,9 @@ impl Translation<'_> {
             return;
         }
         self.point(family, attributes, before.during.end, &mut |add| {
-            grown.iter().try_for_each(|(bound, below)| {
-                add("_bucket", Some(("le", bound.to_string())), Some(*below as f64))
-            })
+            grown
+                .iter()
+                .try_for_each(|(bound, below)| add("_bucket", Some(("le", bound.to_string())), Some(*below as f64)))
         });
     }
 
