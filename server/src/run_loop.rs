@@ -2,6 +2,7 @@
 //! everything below is given `now`. A loop decides nothing: it calls a stage, stores what the stage derived, and passes on what
 //! changed.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -83,13 +84,32 @@ pub fn keep(store: &Store, batch: Batch, now: Timestamp) {
     }
 }
 
+/// What fails of the store's maintenance, as the log has it: a pass comes every few seconds, and what stays wrong is said once.
+#[derive(Debug, Default)]
+pub struct Failing(BTreeSet<String>);
+
+impl Failing {
+    /// Takes what a pass said; returns what of it was not so in the pass before.
+    fn news(&mut self, problems: BTreeSet<String>) -> Vec<String> {
+        let news = problems.difference(&self.0).cloned().collect();
+        self.0 = problems;
+        news
+    }
+}
+
 /// Seals, merges and expires what is stored.
-pub fn maintain(store: &Arc<Store>, now: Timestamp) {
-    for error in store.maintain(now) {
+pub fn maintain(store: &Store, failing: &mut Failing, now: Timestamp) {
+    let problems = store.maintain(now);
+    telemetry::STORE_MAINTENANCE_PROBLEMS.inc_by(problems.len() as u64);
+    let is_over = problems.is_empty() && !failing.0.is_empty();
+    for error in failing.news(problems.iter().map(|problem| chain(problem)).collect()) {
         tracing::error!(
-            error = chain(&error),
-            "the store cannot be maintained; it goes on with what it has in memory and journals"
+            error,
+            "the store cannot be maintained; it goes on with what it has in memory and journals, and tries again"
         );
+    }
+    if is_over {
+        tracing::info!("the store is maintained again");
     }
 }
 
@@ -295,4 +315,18 @@ fn watch(reload: &Reload, changed: mpsc::Sender<()>) -> Option<notify::Recommend
         }
     }
     Some(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_wrong_is_said_once() {
+        let mut failing = Failing::default();
+        let mut news =
+            |problems: &str| failing.news(problems.split_whitespace().map(str::to_owned).collect()).join(" ");
+        let said: Vec<String> = ["full", "full", "full torn", "torn", "", "full"].map(&mut news).to_vec();
+        assert_eq!(said, ["full", "", "torn", "", "", "full"]);
+    }
 }

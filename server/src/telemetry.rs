@@ -123,6 +123,16 @@ pub static STORE_ROLLUP_BUILDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("petrel_store_rollup_builds_total", "Times rollups of a day were built, by outcome.", &["outcome"])
 });
 
+/// Steps of the store's maintenance that failed and are tried again by the next pass.
+pub static STORE_MAINTENANCE_PROBLEMS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_store_maintenance_problems_total", "Steps of maintenance that failed and are tried again.")
+});
+
+/// Whether the store rests because a backup is being taken.
+pub static STORE_RESTING: LazyLock<IntGauge> = LazyLock::new(|| {
+    gauge("petrel_store_resting", "1 while a backup is taken and nothing is unlinked, merged or deleted.")
+});
+
 /// Damage in files of samples that a step went on without: `merge`, `rollup`.
 pub static STORE_DAMAGE_SKIPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters(
@@ -169,6 +179,8 @@ pub fn declare_limits() {
     let query = ["samples_max", "timeout", "steps_max", "concurrent_max", "queue_timeout", "text_max", "answer_max"];
     declare(&QUERY_LIMITS, &query);
     declare(&QUERY_LIMITS, &["series_max", "memory_max"]);
+    STORE_MAINTENANCE_PROBLEMS.inc_by(0);
+    STORE_RESTING.add(0);
     declare(&STORE_DAMAGE_SKIPPED, &["merge", "rollup"]);
     STORE_TAP_DROPPED.inc_by(0);
     INGEST_IN_FLIGHT_BYTES.add(0);

@@ -245,7 +245,8 @@ impl Stages {
         };
         self.every(WATCH_PERIOD, move |now| watch.tick(now));
         let store = Arc::clone(&self.store);
-        self.every(MAINTAIN_PERIOD, move |now| run_loop::maintain(&store, now));
+        let mut failing = run_loop::Failing::default();
+        self.every(MAINTAIN_PERIOD, move |now| run_loop::maintain(&store, &mut failing, now));
         let (store, instance) = (Arc::clone(&self.store), petrel_agent::config::host_name());
         self.every(OWN_METRICS_PERIOD, move |now| run_loop::record_own_metrics(&store, &instance, now));
     }

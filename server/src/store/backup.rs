@@ -18,6 +18,7 @@ use super::archive::ArchiveWriter;
 use super::engine::Store;
 use super::{journal, sqlite};
 use crate::series::Timestamp;
+use crate::telemetry;
 
 /// The copy that is being sent; removed afterwards, and at the next start where the process ended in between.
 const STAGED: &str = "backup.tmp";
@@ -69,14 +70,20 @@ impl Store {
     pub fn backup(&self, made_at: Timestamp, out: &mut dyn Write) -> Result<(), BackupError> {
         let dir = &self.shared.dir;
         let staged = Staged { path: dir.join(STAGED) };
-        let mut out = Limited { out, begun: Instant::now(), lasts_max: LASTS_MAX };
+        let is_tight = || !self.shared.has_room(0);
+        let mut out = Limited { out, begun: Instant::now(), lasts_max: LASTS_MAX, is_tight: &is_tight };
         let mut archive = ArchiveWriter::new(&mut out, made_at)?;
         self.shared.write_metadata();
         let _rest = Rest { store: self };
+        telemetry::STORE_RESTING.inc();
         let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         // From now until the end, so that what is copied late fits what was copied early: no day goes before it is copied, none is cut
         // after its journals were, and no file drops the notes that keep journals of the backup from being replayed.
         maintenance.is_resting = true;
+        // What was about to go stays for now, perhaps for hours, and takes samples.
+        if maintenance.closing.take().is_some() {
+            self.shared.close_days(maintenance.closed());
+        }
         // Under the lock no journal is unlinked either, so agents' marks and acknowledged samples are caught together.
         let control = dir.join("control.db");
         self.stage(&staged, &control, &sqlite::open_reader(&control).map_err(failed(&control))?)?;
@@ -101,7 +108,7 @@ impl Store {
 
     fn stage(&self, staged: &Staged, path: &Path, connection: &Connection) -> Result<(), BackupError> {
         let bytes = sqlite::bytes(path);
-        if self.shared.free_bytes().is_some_and(|free| free < bytes + self.shared.options.disk_reserve_bytes) {
+        if !self.shared.has_room(bytes) {
             return Err(BackupError::NoRoom { dir: self.shared.dir.clone(), path: path.to_owned(), bytes });
         }
         staged.copy(connection).map_err(failed(path))
@@ -116,14 +123,17 @@ struct Rest<'a> {
 impl Drop for Rest<'_> {
     fn drop(&mut self) {
         self.store.maintenance.lock().unwrap_or_else(PoisonError::into_inner).is_resting = false;
+        telemetry::STORE_RESTING.dec();
     }
 }
 
-/// Passes on for a limited time.
+/// Passes on for a limited time, and while the disk has room: the retention waits meanwhile.
 struct Limited<'a> {
     out: &'a mut dyn Write,
     begun: Instant,
     lasts_max: Duration,
+    /// Whether the disk nears the reserve.
+    is_tight: &'a dyn Fn() -> bool,
 }
 
 impl Write for Limited<'_> {
@@ -132,6 +142,10 @@ impl Write for Limited<'_> {
             let hours = self.lasts_max.as_secs() / 3600;
             let why = format!("a backup may last {hours} hours, because the store rests meanwhile; read it faster");
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        if (self.is_tight)() {
+            let why = "the disk nears store.disk_reserve, and the retention waits for the backup; free space and read it faster";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
         self.out.write(bytes)
     }
@@ -222,11 +236,23 @@ mod tests {
     #[test]
     fn a_reader_without_end_is_cut_off() {
         let mut taken = Vec::new();
-        let mut out = Limited { out: &mut taken, begun: Instant::now(), lasts_max: LASTS_MAX };
+        let mut out = Limited { out: &mut taken, begun: Instant::now(), lasts_max: LASTS_MAX, is_tight: &|| false };
         out.write_all(b"one").unwrap();
         out.begun = Instant::now().checked_sub(Duration::from_millis(2)).unwrap();
         out.lasts_max = Duration::from_millis(1);
         assert_eq!(out.write_all(b"two").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(taken, b"one");
+    }
+
+    #[test]
+    fn a_backup_gives_way_before_samples_are_refused() {
+        let mut taken = Vec::new();
+        let tight = std::cell::Cell::new(false);
+        let is_tight = || tight.get();
+        let mut out = Limited { out: &mut taken, begun: Instant::now(), lasts_max: LASTS_MAX, is_tight: &is_tight };
+        out.write_all(b"one").unwrap();
+        tight.set(true);
+        assert_eq!(out.write_all(b"two").unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(taken, b"one");
     }
 }

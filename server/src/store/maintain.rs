@@ -7,8 +7,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
 use super::control::ControlError;
 use super::days::DayError;
 use super::engine::{RetireError, Store};
@@ -115,7 +113,8 @@ pub enum MaintainError {
 
 impl Store {
     /// One pass: seals what is due, unlinks journals whose samples are sealed and days that the retention ended, merges a day that
-    /// is over. While a backup is taken it only seals and unlinks journals. Blocks on disk; call it every few seconds from a thread that may block. Returns what failed.
+    /// is over. While a backup is taken it only seals and unlinks journals. Blocks on disk; call it every few seconds from a thread that may block.
+    /// Returns what failed, for the caller to tell.
     pub fn maintain(&self, now: Timestamp) -> Vec<MaintainError> {
         let mut maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
@@ -130,9 +129,6 @@ impl Store {
             self.expire(&mut maintenance, now, &mut problems);
             problems.extend(self.compact_one(&mut maintenance, now).err());
             problems.extend(self.roll_one(&mut maintenance, now).err());
-        }
-        for problem in &problems {
-            warn!(error = problem as &dyn std::error::Error, "store maintenance is not done and will be tried again");
         }
         problems
     }

@@ -242,6 +242,12 @@ impl Shared {
         rustix::fs::statvfs(&self.dir).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    /// Whether the disk has room for some bytes beside the reserve and a quarter of it, so that samples are taken on.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let reserve = self.options.disk_reserve_bytes;
+        self.free_bytes().is_none_or(|free| free >= bytes.saturating_add(reserve).saturating_add(reserve / 4))
+    }
+
     /// Bytes of all files of the data directory.
     pub fn disk_bytes(&self) -> u64 {
         let files = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
