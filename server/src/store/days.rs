@@ -1,7 +1,7 @@
 //! Samples files: one per UTC day, each with the labels of its series, so that a day can be read without any other file and
 //! unlinked whole. Written by sealing alone; read by queries through a few pooled connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -104,6 +104,8 @@ pub struct DayFile {
     writer: Mutex<Option<Connection>>,
     /// Whether the log has it that the file is damaged.
     is_damage_told: AtomicBool,
+    /// Its unlinking was begun.
+    is_going: AtomicBool,
 }
 
 impl DayFile {
@@ -311,6 +313,23 @@ impl Days {
         self.files.read().unwrap_or_else(PoisonError::into_inner).get(&day).cloned()
     }
 
+    /// The file of a day for a query: not one that is being unlinked, whose rollups stand for it.
+    pub fn readable(&self, day: Day) -> Option<Arc<DayFile>> {
+        self.get(day).filter(|file| !file.is_going.load(Ordering::SeqCst))
+    }
+
+    /// Days from one to another whose files queries can read.
+    pub fn readable_between(&self, from: Day, to: Day) -> BTreeSet<Day> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let between = files.range(from..=to.max(from)).filter(|(_, file)| !file.is_going.load(Ordering::SeqCst));
+        between.map(|(day, _)| *day).collect()
+    }
+
+    /// The newest day that has a file.
+    pub fn newest(&self) -> Option<Day> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).keys().next_back().copied()
+    }
+
     /// The file of a day; it comes into being at its first write.
     pub fn get_or_create(&self, day: Day) -> Arc<DayFile> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
@@ -321,6 +340,7 @@ impl Days {
                 readers: Mutex::default(),
                 writer: Mutex::default(),
                 is_damage_told: AtomicBool::new(false),
+                is_going: AtomicBool::new(false),
             })
         });
         Arc::clone(file)
@@ -331,12 +351,13 @@ impl Days {
         self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Unlinks a day's file. A query that reads it goes on reading what it has open.
+    /// Unlinks a day's file. From now on no query opens it.
     ///
     /// # Errors
     /// The file system refuses; the file stays listed and the next call tries again.
     pub fn unlink(&self, day: Day) -> std::io::Result<()> {
         let Some(file) = self.get(day) else { return Ok(()) };
+        file.is_going.store(true, Ordering::SeqCst);
         file.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         file.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         sqlite::unlink(&file.path)?;

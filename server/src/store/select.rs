@@ -1,10 +1,10 @@
 //! The store as a source of queries: chunks, then what is being sealed, then the heads; the later layer wins where times are
 //! equal, because it was accepted later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Statement;
 
@@ -37,8 +37,20 @@ impl Store {
         let Some(from) = from else { return Ok(None) };
         let range = TimeRange { from, to: Timestamp::MAX };
         let taken = AtomicU64::new(0);
-        let (rolled, ids, alone) = (Rolled::default(), Vec::new(), Vec::new());
-        let one = Found { store: self, ids, range, samples_max: u64::MAX, taken, rolled, alone };
+        let one = Found {
+            store: self,
+            matchers: Vec::new(),
+            range,
+            view: View::PLAIN,
+            samples_max: u64::MAX,
+            members: Members::Ids(Vec::new()),
+            taken,
+            // Of a day that went meanwhile nothing is read.
+            raw: BTreeSet::new(),
+            rolled: Rolled::default(),
+            late: Mutex::default(),
+            alone: Vec::new(),
+        };
         let samples = one.read_portion(std::slice::from_ref(series))?;
         Ok(samples.into_iter().flatten().last())
     }
@@ -84,12 +96,30 @@ impl Source for Store {
         view: View,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        let rolled = self.rolled(matchers, range, view, samples_max)?;
+        let raw = self.shared.days.readable_between(day_of(range.from), day_of(range.to));
+        let rolled = self.rolled(matchers, (range, &raw), view, samples_max)?;
+        // The newest day goes only where nothing came for all of the retention.
+        let newest = self.shared.days.newest();
         let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
-        let (ids, alone) = (index.find(matchers), rolled.alone(|labels| index.get(labels).is_some()));
+        let may_go = rolled.samples() > 0 || raw.iter().any(|day| Some(*day) != newest);
+        let members = if may_go { Members::Held(index.select(matchers)) } else { Members::Ids(index.find(matchers)) };
+        let alone = rolled.alone(|labels| index.get(labels).is_some());
         drop(index);
         let taken = AtomicU64::new(rolled.samples());
-        Ok(Box::new(Found { store: self, ids, range, samples_max, taken, rolled, alone }))
+        let (matchers, late) = (matchers.to_vec(), Mutex::default());
+        Ok(Box::new(Found {
+            store: self,
+            matchers,
+            range,
+            view,
+            samples_max,
+            members,
+            taken,
+            raw,
+            rolled,
+            late,
+            alone,
+        }))
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], range: TimeRange) -> Result<Vec<Labels>, SelectError> {
@@ -111,30 +141,45 @@ impl Source for Store {
     }
 }
 
+/// Series of a query, in the order of their numbers.
+enum Members {
+    /// What they stand for is looked up by those who read, side by side.
+    Ids(Vec<SeriesId>),
+    /// The same where the retention may take a day that is read, and with it the last that memory knows of a series.
+    Held(Vec<Arc<Series>>),
+}
+
 /// Series whose labels fulfil the matchers.
 struct Found<'a> {
     store: &'a Store,
-    /// Sorted. What they stand for is looked up by those who read, side by side.
-    ids: Vec<SeriesId>,
+    matchers: Vec<Matcher>,
     range: TimeRange,
+    view: View,
     samples_max: u64,
+    members: Members,
     /// Samples read so far, by all portions.
     taken: AtomicU64,
+    /// Days whose raw samples are read; what rollups have of them is left out of `rolled`.
+    raw: BTreeSet<Day>,
     /// What rollups add.
     rolled: Rolled,
+    /// What they add of days of `raw` that the retention unlinked since.
+    late: Mutex<BTreeMap<Day, Arc<Rolled>>>,
     /// Series that only rollups know.
     alone: Vec<Labels>,
 }
 
 impl Selection for Found<'_> {
     fn count(&self) -> usize {
-        self.ids.len() + self.alone.len()
+        self.known() + self.alone.len()
     }
 
     fn read(&self, numbers: Range<usize>, show: &mut Show<'_>) -> Result<(), SelectError> {
-        let known = self.ids.len();
-        for ids in self.ids[numbers.start.min(known)..numbers.end.min(known)].chunks(PORTION_SERIES) {
-            let portion = self.series(ids);
+        let known = self.known();
+        let (mut begin, end) = (numbers.start.min(known), numbers.end.min(known));
+        while begin < end {
+            let portion = self.series(begin..end.min(begin + PORTION_SERIES));
+            begin += PORTION_SERIES;
             for (series, samples) in portion.iter().zip(self.read_portion(&portion)?) {
                 let samples = self.rolled.join(&series.labels, samples);
                 if !samples.is_empty() && show(&series.labels, &samples).is_break() {
@@ -152,15 +197,28 @@ impl Selection for Found<'_> {
     }
 
     fn notes(&self) -> Vec<Note> {
-        self.rolled.notes.clone()
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rolled.notes.iter().chain(late.values().flat_map(|late| &late.notes)).cloned().collect()
     }
 }
 
 impl Found<'_> {
-    /// Those that are still there: retention may have ended some since.
-    fn series(&self, ids: &[SeriesId]) -> Vec<Arc<Series>> {
-        let index = self.store.shared.index.read().unwrap_or_else(PoisonError::into_inner);
-        ids.iter().filter_map(|id| index.by_id(*id)).cloned().collect()
+    fn known(&self) -> usize {
+        match &self.members {
+            Members::Ids(ids) => ids.len(),
+            Members::Held(series) => series.len(),
+        }
+    }
+
+    /// Those that are still there, where they are not held.
+    fn series(&self, numbers: Range<usize>) -> Vec<Arc<Series>> {
+        match &self.members {
+            Members::Held(series) => series[numbers].to_vec(),
+            Members::Ids(ids) => {
+                let index = self.store.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+                ids[numbers].iter().filter_map(|id| index.by_id(*id)).cloned().collect()
+            }
+        }
     }
 
     /// The samples of each series.
@@ -177,10 +235,26 @@ impl Found<'_> {
             }
         }
         let mut samples = vec![Vec::new(); portion.len()];
+        // Also those that no series here has, or has any more.
+        for day in &self.raw {
+            by_day.entry(*day).or_default();
+        }
         for (day, members) in by_day {
-            // A day that retention unlinked a moment ago has no samples any more.
-            let Some(file) = self.store.shared.days.get(day) else { continue };
-            self.read_day(&file, portion, &members, &mut samples)?;
+            let lengths: Vec<usize> = samples.iter().map(Vec::len).collect();
+            let read = match self.store.shared.days.readable(day) {
+                Some(file) if !members.is_empty() => self.read_day(&file, portion, &members, &mut samples),
+                _ => Ok(()),
+            };
+            // Asked after the reading: what was read of a file that is being unlinked may not be all.
+            if self.store.shared.days.readable(day).is_some() {
+                read?;
+                continue;
+            }
+            let late = self.late(day)?;
+            for ((samples, length), series) in samples.iter_mut().zip(lengths).zip(portion) {
+                samples.truncate(length);
+                *samples = late.join(&series.labels, std::mem::take(samples));
+            }
         }
         for (samples, layers) in samples.iter_mut().zip(memory) {
             for layer in layers {
@@ -189,6 +263,26 @@ impl Found<'_> {
             }
         }
         Ok(samples)
+    }
+
+    /// What rollups have of a day that went after this query had begun.
+    fn late(&self, day: Day) -> Result<Arc<Rolled>, SelectError> {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = late.get(&day) {
+            return Ok(Arc::clone(known));
+        }
+        let begin = i64::from(day) * DAY_MS;
+        let range = TimeRange { from: self.range.from.max(begin), to: self.range.to.min(begin + DAY_MS - 1) };
+        // Where rollups had it already, it is in `rolled`.
+        let rolled = if self.raw.contains(&day) {
+            self.store.rolled(&self.matchers, (range, &BTreeSet::new()), self.view, self.samples_max)?
+        } else {
+            Rolled::default()
+        };
+        self.take(rolled.samples() as usize)?;
+        let rolled = Arc::new(rolled);
+        late.insert(day, Arc::clone(&rolled));
+        Ok(rolled)
     }
 
     fn read_day(

@@ -52,15 +52,15 @@ impl Rolled {
 }
 
 impl Store {
-    /// What rollups know of a range, drawn for a view.
+    /// What rollups know of a range but for days whose raw samples are read, drawn for a view.
     pub(in crate::store) fn rolled(
         &self,
         matchers: &[Matcher],
-        range: TimeRange,
+        (range, raw): (TimeRange, &BTreeSet<Day>),
         view: View,
         samples_max: u64,
     ) -> Result<Rolled, SelectError> {
-        let parts = self.parts(range);
+        let parts = self.parts(range, raw);
         let mut drawings: HashMap<Labels, Drawing> = HashMap::new();
         let mut left = samples_max;
         for part in &parts {
@@ -92,7 +92,7 @@ impl Store {
         let days = self.shared.rollups.coarsest(day_of(range.from), day_of(range.to));
         let files: BTreeMap<_, Arc<RollupFile>> = days
             .into_iter()
-            .filter(|(day, file)| file.is_closed(*day) || self.shared.days.get(*day).is_none())
+            .filter(|(day, file)| file.is_closed(*day) || self.shared.days.readable(*day).is_none())
             .map(|(_, file)| ((file.level, file.first), file))
             .collect();
         if files.is_empty() {
@@ -110,10 +110,10 @@ impl Store {
     }
 
     /// Days of a range that only rollups have, by file and in the order of time.
-    fn parts(&self, range: TimeRange) -> Vec<Part> {
+    fn parts(&self, range: TimeRange, raw: &BTreeSet<Day>) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         for (day, file) in self.shared.rollups.finest(day_of(range.from), day_of(range.to)) {
-            if !file.is_closed(day) && self.shared.days.get(day).is_some() {
+            if !file.is_closed(day) && raw.contains(&day) {
                 continue;
             }
             match parts.last_mut() {

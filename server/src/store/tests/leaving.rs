@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::rollups::{DAY, FIRST, expire, files, fill, kept_for, value};
 use super::world::{ALL, World, labels, options};
-use crate::query::source::Source as _;
+use crate::query::source::{Source as _, View};
 use crate::series::{Matcher, Sample, Timestamp};
 use crate::store::{Batch, RefusedReason, StoreOptions};
 use crate::telemetry;
@@ -88,6 +88,9 @@ fn a_day_whose_unlinking_fails_takes_no_samples_until_it_is_gone() {
         for _ in 0..3 {
             assert!(!world.store.maintain(LATE).is_empty(), "{step:?} does not fail");
             assert_eq!(refusal(&world, FIRST + 200), Some(RefusedReason::Closed), "{step:?}");
+            if step != Step::Close {
+                assert_eq!(count(&world), 2_880.0, "{step:?}: raw or rolled up, and never both");
+            }
         }
         heal(&world);
         assert!(world.store.maintain(LATE).is_empty(), "{step:?}");
@@ -144,6 +147,65 @@ fn a_deletion_reaches_a_day_that_is_leaving() {
     world.crash();
     assert!(files(&world, "samples").is_empty());
     assert_eq!(world.store.series(&[], ALL).unwrap(), [labels(1)]);
+}
+
+#[test]
+fn a_query_that_has_begun_sees_a_day_that_goes() {
+    for view in [View::PLAIN, View::RECORDED] {
+        let world = ready(kept_for(2));
+        world.append_at(1, &[(EARLY, 1.0)], EARLY);
+        assert!(world.store.flush().is_empty());
+        let find = || world.store.find_for(&[Matcher::equal("__name__", "m")], ALL, view, u64::MAX).unwrap();
+        let begun = find();
+        assert!(world.store.maintain(LATE).is_empty());
+        assert_eq!((files(&world, "samples").len(), begun.count()), (1, 2));
+        let (late, after) = (begun.all().unwrap(), find());
+        assert!(late == after.all().unwrap(), "as a query that begins now");
+        assert_eq!((late.len(), begun.notes().len()), (2, 1));
+    }
+}
+
+#[test]
+fn a_query_reads_on_what_is_rolled_up_when_series_are_forgotten() {
+    let world = World::new(StoreOptions { size_bytes_max: Some(1), ..options() });
+    fill(&world);
+    world.append_at(1, &[(FIRST + DAY, 1.0)], FIRST + DAY);
+    let late = FIRST + DAY + DAY / 2;
+    world.append_at(3, &[(late, 1.0)], late);
+    assert!(world.store.flush().is_empty());
+    let begun = world.store.find(&[], ALL, u64::MAX).unwrap();
+    for _ in 0..3 {
+        assert!(world.store.maintain(late).is_empty());
+    }
+    assert_eq!(files(&world, "samples").len(), 1, "{:?}", files(&world, ""));
+    assert_eq!(world.store.stats().series, 2, "nothing in memory knows the second one");
+    let read = begun.all().unwrap();
+    let series: Vec<_> = read.iter().map(|one| &one.labels).collect();
+    assert_eq!(series, [&labels(1), &labels(2), &labels(3)]);
+    assert!(read[..2].iter().all(|one| one.samples.len() > 200), "of both days");
+    assert!(read[0].samples.iter().any(|sample| sample.t == FIRST + DAY));
+}
+
+#[test]
+fn a_day_that_was_about_to_go_takes_samples_while_a_backup_is_taken() {
+    struct Looks<'a>(&'a World);
+    impl std::io::Write for Looks<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            assert_eq!(refusal(self.0, FIRST + 300), None);
+            assert!(telemetry::STORE_RESTING.get() > 0);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let world = ready(kept_for(2));
+    let day = i32::try_from(FIRST / DAY).unwrap();
+    world.store.maintenance.lock().unwrap().closing = Some(day);
+    world.store.shared.close_days([day]);
+    assert_eq!(refusal(&world, FIRST + 300), Some(RefusedReason::Closed));
+    world.store.backup(EARLY, &mut std::io::BufWriter::new(Looks(&world))).unwrap();
 }
 
 /// Cuts the chunks of the first series short.
