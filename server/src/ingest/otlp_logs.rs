@@ -95,7 +95,8 @@ impl Walk {
         let texts = [&line.host, &line.source, &line.template_id, &line.template, &line.body];
         let bytes = self.bytes + size_of::<LogLine>() + texts.iter().map(|text| text.len()).sum::<usize>();
         if bytes > LINES_BYTES_MAX {
-            let reason = format_args!("lines of the request take more than {LINES_BYTES_MAX} bytes; send smaller batches");
+            let reason =
+                format_args!("lines of the request take more than {LINES_BYTES_MAX} bytes; send smaller batches");
             self.problems.add(1, reason);
             return Ok(());
         }
