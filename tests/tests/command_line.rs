@@ -29,7 +29,10 @@ fn every_command_says_what_the_server_knows() {
     shell.check("query vector(7) --from 0 --to 60 --step 30s", 0, &["TIME", "7"]);
     shell.check("query absent_series", 0, &["Nothing"]);
     shell.check("query rate(", 2, &["unclosed"]);
-    shell.check("query up --from 0", 2, &["--to"]);
+    shell.check("query time() --at -5m", 0, &["1"]);
+    shell.check("query vector(7) --from 2m", 0, &["TIME", "7"]);
+    shell.check("query up --to now", 2, &["--from"]);
+    shell.check("query up --at noon", 2, &["--at", "5m", "Unix seconds"]);
     shell.check("plan evacuate web1", 1, &["Refused", "web1"]);
     shell.check("hosts duty web1 maintenance", 0, &["web1 is maintenance"]);
     shell.check("hosts", 0, &["web1", "maintenance"]);

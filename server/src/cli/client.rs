@@ -7,6 +7,8 @@ use anyhow::Context;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::series::Timestamp;
+
 use super::connection::{Connection, unreached};
 use super::{Command, HostsCommand, Plan, QueryArgs, RunsCommand, ServerArgs, exit, show};
 
@@ -138,12 +140,15 @@ fn question(command: &Command) -> Question<'_> {
 }
 
 fn query(args: &QueryArgs) -> Question<'_> {
-    let (path, times) = match (&args.at, &args.from, &args.to) {
-        (_, Some(from), Some(to)) => {
-            ("api/v1/query_range", vec![("start", from.clone()), ("end", to.clone()), ("step", args.step.clone())])
+    let seconds = |ms: Timestamp| format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000));
+    let (path, times) = match (args.at, args.from) {
+        (_, Some(from)) => {
+            let to = args.to.unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
+            let step = args.step.clone().unwrap_or_else(|| "1m".to_owned());
+            ("api/v1/query_range", vec![("start", seconds(from)), ("end", seconds(to)), ("step", step)])
         }
-        (Some(at), ..) => ("api/v1/query", vec![("time", at.clone())]),
-        _ => ("api/v1/query", Vec::new()),
+        (Some(at), None) => ("api/v1/query", vec![("time", seconds(at))]),
+        (None, None) => ("api/v1/query", Vec::new()),
     };
     let mut asked = get(&args.server, path, show::query);
     asked.query = times;

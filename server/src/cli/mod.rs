@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod connection;
 mod import;
+mod moment;
 mod progress;
 mod show;
 mod table;
@@ -16,6 +17,8 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::series::Timestamp;
 
 pub use backup::{backup, restore};
 pub use check::check;
@@ -145,18 +148,18 @@ pub struct ServerArgs {
 pub struct QueryArgs {
     /// The expression
     pub promql: String,
-    /// At this time (RFC 3339 or Unix seconds); default now
-    #[arg(long, conflicts_with_all = ["from", "to"])]
-    pub at: Option<String>,
-    /// From this time on
-    #[arg(long, requires = "to")]
-    pub from: Option<String>,
-    /// Up to this time
-    #[arg(long, requires = "from")]
-    pub to: Option<String>,
-    /// Step of a range
-    #[arg(long, default_value = "1m")]
-    pub step: String,
+    /// At this time: `5m` ago, `2026-01-31 12:30:00`, RFC 3339 or Unix seconds; default now
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true, conflicts_with_all = ["from", "to"])]
+    pub at: Option<Timestamp>,
+    /// From this time on, at each step
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
+    pub from: Option<Timestamp>,
+    /// Up to this time; default now
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true, requires = "from")]
+    pub to: Option<Timestamp>,
+    /// Step of a range; default 1m
+    #[arg(long, value_name = "DURATION", requires = "from")]
+    pub step: Option<String>,
     /// Where to ask
     #[command(flatten)]
     pub server: ServerArgs,
@@ -284,18 +287,18 @@ pub struct ImportArgs {
     /// What the file is; without it, OpenMetrics where it ends with `# EOF`
     #[arg(long, value_parser = ["prometheus", "openmetrics"])]
     pub format: Option<String>,
-    /// Time of samples that have none (RFC 3339 or Unix seconds); default now
-    #[arg(long)]
-    pub time: Option<String>,
+    /// Time of samples that have none: `5m` ago, `2026-01-31 12:30:00`, RFC 3339 or Unix seconds; default now
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
+    pub time: Option<Timestamp>,
     /// Address of a Prometheus, or of another source's remote read endpoint
     #[arg(long)]
     pub from: Option<String>,
     /// First time to take from there
-    #[arg(long, requires = "from")]
-    pub start: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true, requires = "from")]
+    pub start: Option<Timestamp>,
     /// Last time to take from there; default now
-    #[arg(long, requires = "from")]
-    pub end: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true, requires = "from")]
+    pub end: Option<Timestamp>,
     /// Take only series that fulfil this selector, or another one given so
     #[arg(long = "match", requires = "from")]
     pub matches: Vec<String>,

@@ -23,6 +23,9 @@ pub struct MalformedError;
 #[derive(Debug, Clone)]
 pub struct Fields<'a>(pub &'a [u8]);
 
+/// Numbers of fields are below this, and 0 is none.
+const FIELD_NUMBERS: u32 = 1 << 29;
+
 impl<'a> Fields<'a> {
     /// The next field's number and value; `None` at the end.
     ///
@@ -34,6 +37,9 @@ impl<'a> Fields<'a> {
         }
         let key = self.varint()?;
         let number = u32::try_from(key >> 3).map_err(|_| MalformedError)?;
+        if !(1..FIELD_NUMBERS).contains(&number) {
+            return Err(MalformedError);
+        }
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
@@ -98,9 +104,15 @@ mod tests {
             (4, Value::Fixed32(1)),
         ];
         assert_eq!(all(bytes).unwrap(), expected);
-        for wrong in
-            [&b"\x08"[..], b"\x12\x05hi", b"\x19\x00", b"\x0b", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
-        {
+        for wrong in [
+            &b"\x08"[..],
+            b"\0\0",
+            b"\x80\x80\x80\x80\x10\x01",
+            b"\x12\x05hi",
+            b"\x19\x00",
+            b"\x0b",
+            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        ] {
             assert_eq!(all(wrong), Err(MalformedError), "{wrong:x?}");
         }
     }

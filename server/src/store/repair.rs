@@ -23,6 +23,9 @@ use crate::series::{Labels, Timestamp};
 /// Where files are rebuilt.
 const STAGING: &str = "repairing";
 
+/// Tables of a samples file that only say what was done. Without them some of it is done again.
+const NOTES: [&str; 3] = ["sealed", "compacted", "rolled"];
+
 /// Samples that are lost, or may be.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Loss {
@@ -338,6 +341,9 @@ impl<'a> Salvaged<'a> {
             self.lost.push(unknown(&format!("{} between {after} and {before}", table.name)));
             return;
         };
+        if NOTES.contains(&table.name.as_str()) {
+            return;
+        }
         if table.name != "chunk" {
             self.lost.push(unknown(&format!("rows of {}", table.name)));
             return;

@@ -3,6 +3,7 @@
 use axum::Form;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::Method;
+use axum::http::header::CONTENT_TYPE;
 use chrono::DateTime;
 use petrel_agent::error_chain::chain;
 use petrel_agent::units::Span;
@@ -27,7 +28,9 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let malformed = |text: String| Failure { kind: "bad_data", text };
         let Query(mut pairs) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
             .map_err(|error| malformed(error.body_text()))?;
-        if request.method() == Method::POST || request.method() == Method::PUT {
+        // A body without a type, mostly an empty one, is no form: so Prometheus has it.
+        let is_typed = request.headers().contains_key(CONTENT_TYPE);
+        if is_typed && (request.method() == Method::POST || request.method() == Method::PUT) {
             let Form(body) = Form::<Vec<(String, String)>>::from_request(request, state)
                 .await
                 .map_err(|error| malformed(error.body_text()))?;

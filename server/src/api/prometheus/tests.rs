@@ -44,6 +44,12 @@ async fn post(path: &str, form: &'static str, want: Expect) {
 }
 
 #[tokio::test]
+async fn a_post_may_have_its_parameters_in_the_address_alone() {
+    let request = Request::post("/api/v1/query?query=1-2").body(Body::empty()).unwrap();
+    ask(request, expect![[r#"200 {"status":"success","data":{"resultType":"scalar","result":[3,"-1"]}}"#]]).await;
+}
+
+#[tokio::test]
 async fn queries_answer_as_prometheus_does() {
     get("/api/v1/query?query=up&time=0.5", expect![[r#"200 {"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","host":"a"},"value":[0.500,"1"]},{"metric":{"__name__":"up","host":"\"b\""},"value":[0.500,"1e+21"]}]}}"#]]).await;
     get(

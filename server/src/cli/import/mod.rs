@@ -21,7 +21,6 @@ use self::text::{Format, Line};
 use super::connection::{Connection, address};
 use super::progress::Progress;
 use super::{ImportArgs, exit};
-use crate::api::prometheus::params::parse_time;
 use crate::remote::prompb::{Label, LabelMatcher, MetricMetadata, Sample, TimeSeries};
 use crate::series::Timestamp;
 
@@ -83,7 +82,7 @@ fn tell(args: &ImportArgs, sender: &Sender, elapsed: Duration) {
 
 /// Returns how many lines were wrong.
 async fn import_text(args: &ImportArgs, file: &Path, now: Timestamp, sender: &mut Sender) -> anyhow::Result<u64> {
-    let default = time(args.time.as_deref(), "--time")?.unwrap_or(now);
+    let default = args.time.unwrap_or(now);
     let is_input = file == Path::new("-");
     let opened = || File::open(file).with_context(|| format!("{} cannot be opened", file.display()));
     let format = match args.format.as_deref() {
@@ -187,9 +186,8 @@ enum Answer {
 
 async fn import_remote(args: &ImportArgs, from: &str, now: Timestamp, sender: &mut Sender) -> anyhow::Result<()> {
     let source = Source::new(args, from)?;
-    let start = time(args.start.as_deref(), "--start")?
-        .ok_or_else(|| anyhow!("--from needs --start, for example 2026-11-01T00:00:00Z"))?;
-    let end = time(args.end.as_deref(), "--end")?.unwrap_or(now);
+    let start = args.start.ok_or_else(|| anyhow!("--from needs --start, for example 2026-11-01T00:00:00Z"))?;
+    let end = args.end.unwrap_or(now);
     if end < start {
         bail!("--end is before --start");
     }
@@ -279,9 +277,4 @@ impl Source {
             Err(error) => Err(error).with_context(|| format!("{} does not speak remote read", self.url)),
         }
     }
-}
-
-fn time(text: Option<&str>, option: &str) -> anyhow::Result<Option<Timestamp>> {
-    text.map(|text| parse_time(text).ok_or_else(|| anyhow!("{option} {text} is neither RFC 3339 nor Unix seconds")))
-        .transpose()
 }

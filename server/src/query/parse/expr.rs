@@ -218,7 +218,8 @@ impl Parser<'_> {
         let name = self.take();
         let args = self.arguments(Some(name.text))?;
         let Some(signature) = signature(name.text) else {
-            return Err(self.syntax(name.at, &format!("unknown function with name {:?}", name.text)));
+            let renamed = if name.text == "holt_winters" { ", which is now double_exponential_smoothing" } else { "" };
+            return Err(self.syntax(name.at, &format!("unknown function with name {:?}{renamed}", name.text)));
         };
         self.check_call(&name, signature, &args);
         let depth = args.iter().map(|arg| arg.depth).max().unwrap_or(0) + 1;

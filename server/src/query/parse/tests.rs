@@ -38,6 +38,12 @@ fn what_is_read_is_written_back_as_prometheus_writes_it() {
 }
 
 #[test]
+fn a_function_that_was_renamed_is_told_with_its_name_of_today() {
+    let error = parse("holt_winters(m[5m], 0.1, 0.1)").unwrap_err().to_string();
+    assert!(error.ends_with("\"holt_winters\", which is now double_exponential_smoothing"), "{error}");
+}
+
+#[test]
 fn errors_have_the_words_and_places_of_prometheus() {
     for (text, want) in [
         ("", "1:1: parse error: no expression found in input"),
