@@ -61,12 +61,13 @@ impl RawMemoryMax {
 }
 
 impl MemoryMax {
-    /// The limit in bytes on a machine that has so many; `None` for no limit, or where a share is asked of what nobody knows.
+    /// The limit in bytes on a machine that has so many; `None` for no limit, or where a share is asked of what nobody knows. A share of
+    /// less than an empty server takes is 64 MiB.
     pub fn bytes(self, machine_bytes: Option<u64>) -> Option<u64> {
         match self {
             MemoryMax::Off => None,
             MemoryMax::Bytes(bytes) => Some(bytes),
-            MemoryMax::Percent(percent) => machine_bytes.map(|bytes| bytes / 100 * percent),
+            MemoryMax::Percent(percent) => machine_bytes.map(|bytes| (bytes / 100 * percent).max(BYTES_MIN)),
         }
     }
 }
@@ -154,7 +155,8 @@ mod tests {
             let said = check(wrong).unwrap_err().to_string();
             assert!(said.starts_with(&format!("memory_max: `{wrong}` is neither")), "{said}");
         }
-        assert_eq!(MemoryMax::Percent(50).bytes(Some(1000)), Some(500));
+        assert_eq!(MemoryMax::Percent(50).bytes(Some(1000 << 20)), Some(500 << 20));
+        assert_eq!(MemoryMax::Percent(5).bytes(Some(512 << 20)), Some(BYTES_MIN), "a server without series has room");
         assert_eq!((MemoryMax::Off.bytes(Some(1000)), MemoryMax::Percent(50).bytes(None)), (None, None));
         assert_eq!(MemoryMax::Bytes(7).bytes(Some(5)), Some(7));
     }

@@ -172,7 +172,9 @@ pub fn decide(policy: &Policy, method: &Method, path: &str, headers: &HeaderMap)
 
 fn for_agents(method: &Method, path: &str) -> bool {
     match path {
-        "/v1/metrics" | "/v1/logs" | "/api/v1/write" | PATH_ANSWERS | PATH_INVENTORY => method == Method::POST,
+        "/v1/metrics" | "/api/v1/otlp/v1/metrics" | "/v1/logs" | "/api/v1/write" | PATH_ANSWERS | PATH_INVENTORY => {
+            method == Method::POST
+        }
         PATH_ORDERS => method == Method::GET,
         _ => false,
     }
@@ -256,6 +258,7 @@ mod tests {
         };
         let web1 = || Ok(Identity::Agent("web1".to_owned()));
         assert_eq!(ask(Method::POST, "/v1/metrics", "0123456789abcdef", "web1"), web1());
+        assert_eq!(ask(Method::POST, "/api/v1/otlp/v1/metrics", "0123456789abcdef", "web1"), web1());
         assert_eq!(ask(Method::GET, PATH_ORDERS, "0123456789abcdef", "web1"), web1());
         assert_eq!(ask(Method::GET, PATH_ORDERS, "0123456789abcdef", "web2"), Err(Denial::OtherAgent));
         assert_eq!(ask(Method::GET, PATH_ORDERS, "0123456789abcdef", ""), Err(Denial::OtherAgent));

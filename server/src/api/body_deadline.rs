@@ -28,7 +28,8 @@ pub fn is_late(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(<dyn StdError>::is::<LateBodyError>)
 }
 
-/// A layer: answers 408 where the request's body takes longer than `patience`, whatever the handler made of it.
+/// A layer: answers 408 where the request's body takes longer than `patience`, whatever the handler made of it; but for a 503, which
+/// the doors of samples say.
 pub async fn limit(State(patience): State<Duration>, request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
@@ -40,7 +41,8 @@ pub async fn limit(State(patience): State<Duration>, request: Request, next: Nex
         Body::new(Timed { inner, patience, deadline: Box::pin(sleep(patience)), told })
     });
     let response = next.run(request).await;
-    if is_late.load(Ordering::Relaxed) && response.status() != StatusCode::REQUEST_TIMEOUT {
+    let is_told = matches!(response.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE);
+    if is_late.load(Ordering::Relaxed) && !is_told {
         telemetry::REQUESTS_DENIED.with_label_values(&["body_timeout"]).inc();
         return (StatusCode::REQUEST_TIMEOUT, format!("{}\n", LateBodyError(patience))).into_response();
     }

@@ -89,6 +89,8 @@ pub fn router(
 fn routes(receiver: Receiver) -> Router {
     Router::new()
         .route("/v1/metrics", post(metrics))
+        // Where Prometheus has it: senders change the host alone.
+        .route("/api/v1/otlp/v1/metrics", post(metrics))
         .route("/v1/logs", post(logs))
         .route("/api/v1/write", post(write))
         .with_state(receiver)
@@ -276,7 +278,7 @@ impl Receiver {
             drop((body, held));
             Ok((decoded, sent))
         };
-        tokio::task::spawn_blocking(decode).await.map_err(|_| Refusal::Stopping)?
+        tokio::task::spawn_blocking(decode).await?
     }
 
     /// A request's body as it came, and what it holds of the memory for all.
@@ -318,11 +320,7 @@ impl Receiver {
         decode: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let _turn = self.decodes.acquire().await.map_err(|_| Refusal::Stopping)?;
-        if bytes <= INLINE_BYTES_MAX {
-            decode()
-        } else {
-            tokio::task::spawn_blocking(decode).await.map_err(|_| Refusal::Stopping)?
-        }
+        if bytes <= INLINE_BYTES_MAX { decode() } else { tokio::task::spawn_blocking(decode).await? }
     }
 
     /// Commits a batch; an agent's with its `up`.

@@ -22,10 +22,19 @@ const LABEL_BYTES_MAX: usize = 128 << 20;
 /// Most bytes of a symbol that becomes the help or unit of a metric.
 const TEXT_BYTES_MAX: usize = 4_096;
 
-/// The body is not a remote write 2.0 request.
+/// Most symbols of a request. Each takes 16 bytes here and may take 2 in the body; a request of 2,000 series has some thousands.
+const SYMBOLS_MAX: usize = 1 << 20;
+
+/// The body is not a remote write 2.0 request, or not one that is taken.
 #[derive(Debug, thiserror::Error)]
-#[error("body is not a Prometheus remote write 2.0 message")]
-pub struct DecodeError(#[from] MalformedError);
+pub enum DecodeError {
+    /// It does not read.
+    #[error("body is not a Prometheus remote write 2.0 message")]
+    Malformed(#[from] MalformedError),
+    /// Its table is too long.
+    #[error("request has more than {SYMBOLS_MAX} symbols; send smaller batches")]
+    TooManySymbols,
+}
 
 /// Why one series is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +79,14 @@ pub fn decode(body: &[u8], known: &Known<'_>, limits: LabelLimits) -> Result<(Ba
 }
 
 /// The table of symbols. It may stand behind the series that refer to it.
-fn symbols(body: &[u8]) -> Result<Vec<&[u8]>, MalformedError> {
+fn symbols(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
     let mut symbols = Vec::new();
     let mut fields = Fields(body);
     while let Some(field) = fields.take()? {
         if let (4, Value::Bytes(symbol)) = field {
+            if symbols.len() == SYMBOLS_MAX {
+                return Err(DecodeError::TooManySymbols);
+            }
             symbols.push(symbol);
         }
     }
@@ -116,10 +128,10 @@ impl<'a> Walk<'a> {
                 (1, Value::Bytes(packed)) => {
                     let mut packed = Fields(packed);
                     while !packed.0.is_empty() {
-                        self.references.push(packed.varint()?);
+                        self.refer(packed.varint()?);
                     }
                 }
-                (1, Value::Varint(reference)) => self.references.push(reference),
+                (1, Value::Varint(reference)) => self.refer(reference),
                 (2, Value::Bytes(bytes)) => self.samples.push(sample(bytes)?),
                 (3, Value::Bytes(_)) => self.problems.add(1, "native histograms are not taken; send classic ones"),
                 (5, Value::Bytes(bytes)) => told = Some(metadata(bytes)?),
@@ -141,6 +153,13 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes a reference. Those beyond one pair more than a series may have say no more than that there are too many.
+    fn refer(&mut self, reference: u64) {
+        if self.references.len() <= 2 * self.limits.labels_max + 1 {
+            self.references.push(reference);
+        }
     }
 
     /// Puts the samples where they belong.

@@ -64,7 +64,10 @@ fn of_range(range: &Range) -> Value {
 /// A duration that is computed once the query's steps are known; its number of milliseconds is 0 until then.
 fn computed(expr: Option<&DurationExpr>) -> Value {
     let Some(expr) = expr else { return Value::Null };
-    let of = |op: &str, lhs: Option<&DurationExpr>, rhs: Option<&DurationExpr>| json!({ "type": "durationExpr", "op": op, "lhs": computed(lhs), "rhs": computed(rhs), "wrapped": false });
+    let of = |op: &str, lhs: Option<&DurationExpr>, rhs: Option<&DurationExpr>| {
+        let (lhs, rhs) = (computed(lhs), computed(rhs));
+        json!({ "type": "durationExpr", "op": op, "lhs": lhs, "rhs": rhs, "wrapped": false })
+    };
     match &expr.node {
         DurationNode::Seconds { value, is_duration } => {
             json!({ "type": "numberLiteral", "val": literal(*value), "duration": is_duration })

@@ -4,6 +4,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use petrel_agent::error_chain::chain;
+use tokio::task::JoinError;
 
 use crate::ingest::body::BodyError;
 use crate::ingest::budget::ExhaustedError;
@@ -46,12 +47,21 @@ pub(super) enum Refusal {
     Logs(#[from] AppendLogsError),
     #[error("server is stopping; send again later")]
     Stopping,
+    #[error(
+        "reading the request failed by a bug of Petrel, which its log has; nothing was stored, and sending it again does not help"
+    )]
+    Broken,
+}
+
+impl From<JoinError> for Refusal {
+    fn from(error: JoinError) -> Refusal {
+        if error.is_panic() { Refusal::Broken } else { Refusal::Stopping }
+    }
 }
 
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
             Refusal::TooLarge { .. } | Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Body(BodyError::Encoding { .. }) | Refusal::ContentType { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -61,6 +71,8 @@ impl Refusal {
             Refusal::Append(_)
             | Refusal::Logs(_)
             | Refusal::Exhausted(_)
+            // Not a 408, at which Prometheus and collectors throw their samples away.
+            | Refusal::Slow
             | Refusal::Turn
             | Refusal::Body(BodyError::Exhausted(_))
             | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -69,6 +81,7 @@ impl Refusal {
             | Refusal::Otlp(_)
             | Refusal::RemoteWrite(_)
             | Refusal::Symbols(_)
+            | Refusal::Broken
             | Refusal::Header { .. } => StatusCode::BAD_REQUEST,
         }
     }
@@ -81,6 +94,7 @@ impl Refusal {
             Refusal::Body(BodyError::TooLarge { .. }) => Some("write.decoded_max"),
             Refusal::Exhausted(_) | Refusal::Body(BodyError::Exhausted(_)) => Some("write.in_flight_max"),
             Refusal::Turn => Some("delta_turn"),
+            Refusal::Broken => Some("bug"),
             Refusal::Append(error) | Refusal::Logs(AppendLogsError::Disk(error)) => match error {
                 AppendError::DiskReserve { .. } => Some("store.disk_reserve"),
                 AppendError::QueueFull { .. } => Some("queue"),

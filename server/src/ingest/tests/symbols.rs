@@ -128,3 +128,25 @@ proptest! {
         let _ = decode(&request(&SYMBOLS, &[series(&references, 1.0, &more)]), &store.known(), LabelLimits::default());
     }
 }
+
+#[test]
+fn what_grows_beyond_its_bytes_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let symbols = [0x22, 0].repeat(SYMBOLS_MAX + 1);
+    let error = decode(&symbols, &store.known(), LabelLimits::default()).unwrap_err();
+    assert!(matches!(error, DecodeError::TooManySymbols), "{error}");
+    // One series of a million references, as one packed field.
+    let mut references = vec![0x0a, 0xc0, 0x84, 0x3d];
+    references.resize(4 + 1_000_000, 1);
+    let sample = field(2, &[0x10, 0xa8, 0x46]);
+    let mut body = request(&[b"", b"a"], &[]);
+    body.push(0x2a);
+    let length = (references.len() + sample.len()) as u64;
+    body.extend([length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8]);
+    body.extend(references);
+    body.extend(sample);
+    let (batch, problems) = decode(&body, &store.known(), LabelLimits::default()).unwrap();
+    assert_eq!((batch.samples().count(), problems.count()), (0, 1), "{problems}");
+    assert!(problems.to_string().contains("write.labels_max"), "{problems}");
+}

@@ -13,7 +13,7 @@ use crate::series::{Labels, Sample, Timestamp};
 use super::Evaluator;
 use super::grid::{ABSENT, Grid, Stream};
 use super::pieces::in_pieces;
-use super::shared::{KEPT_SAMPLES_MAX, Turn};
+use super::shared::{KEPT_SAMPLES_MAX, Turn, samples_of};
 
 /// Where windows or lookbacks end: at each step or, after `@`, at one time; less an offset.
 #[derive(Debug, Clone, Copy)]
@@ -137,11 +137,12 @@ impl Evaluator<'_> {
         of: impl Fn(&Labels, &[Sample]) -> Result<Option<T>, QueryError> + Sync,
     ) -> Result<Vec<T>, QueryError> {
         let key = match self.shared.turn(selector, range, view) {
-            Turn::Alone => return Ok(self.read_series(selector, range, view, of)?.0),
-            Turn::Again(series, is_last) => {
-                if is_last {
-                    self.meter.end_keeping(samples_of(&series));
-                }
+            Turn::Alone(let_go) => {
+                self.meter.end_keeping(let_go);
+                return Ok(self.read_series(selector, range, view, of)?.0);
+            }
+            Turn::Again(series, let_go) => {
+                self.meter.end_keeping(let_go);
                 let series: &[Selected] = &series;
                 return in_pieces(series.len(), |piece| {
                     series[piece].iter().filter_map(|one| of(&one.labels, &one.samples).transpose()).collect()
@@ -197,10 +198,6 @@ impl Evaluator<'_> {
         self.pass_on(notes);
         Ok((made, is_plain))
     }
-}
-
-fn samples_of(series: &[Selected]) -> u64 {
-    series.iter().map(|one| one.samples.len() as u64).sum()
 }
 
 /// The samples that are values.

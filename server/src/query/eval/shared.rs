@@ -32,12 +32,12 @@ struct Kept {
 
 /// What a selector finds.
 pub(super) enum Turn {
-    /// Nothing, and nobody needs what it reads.
-    Alone,
+    /// Nothing, and nobody needs what it reads; so many samples that were kept for it are let go of.
+    Alone(u64),
     /// Nothing; what it reads is to be kept.
     First(Key),
-    /// Its samples, and whether they are let go of now.
-    Again(Rc<Vec<Selected>>, bool),
+    /// Its samples; so many that were kept are let go of now.
+    Again(Rc<Vec<Selected>>, u64),
 }
 
 impl Shared {
@@ -59,18 +59,27 @@ impl Shared {
     pub(super) fn turn(&self, selector: &Selector, range: TimeRange, view: View) -> Turn {
         let mut to_come = self.to_come.borrow_mut();
         if to_come.is_empty() {
-            return Turn::Alone;
+            return Turn::Alone(0);
         }
         let key = (selector.to_string(), view.window_ms);
-        let Some(times) = to_come.get_mut(&key).filter(|times| **times > 0) else { return Turn::Alone };
+        let Some(times) = to_come.get_mut(&key).filter(|times| **times > 0) else { return Turn::Alone(0) };
         *times -= 1;
         let is_last = *times == 0;
         let mut kept = self.kept.borrow_mut();
         let fits = |one: &Kept| one.key == key && one.range == range && one.view.is_none_or(|seen| seen == view);
-        match kept.iter().position(fits) {
-            Some(place) if is_last => Turn::Again(kept.swap_remove(place).series, true),
-            Some(place) => Turn::Again(Rc::clone(&kept[place].series), false),
-            None if is_last => Turn::Alone,
+        let found = kept.iter().find(|one| fits(one)).map(|one| Rc::clone(&one.series));
+        // What was kept at other times of the same selector goes with the last of them, too.
+        let mut let_go = 0;
+        if is_last {
+            kept.retain(|one| {
+                let stays = one.key != key;
+                let_go += if stays { 0 } else { samples_of(&one.series) };
+                stays
+            });
+        }
+        match found {
+            Some(series) => Turn::Again(series, let_go),
+            None if is_last => Turn::Alone(let_go),
             None => Turn::First(key),
         }
     }
@@ -79,4 +88,8 @@ impl Shared {
     pub(super) fn keep(&self, key: Key, range: TimeRange, view: Option<View>, series: Vec<Selected>) {
         self.kept.borrow_mut().push(Kept { key, range, view, series: Rc::new(series) });
     }
+}
+
+pub(super) fn samples_of(series: &[Selected]) -> u64 {
+    series.iter().map(|one| one.samples.len() as u64).sum()
 }

@@ -137,6 +137,9 @@ fn what_is_kept_counts_until_its_last_use() {
     assert_eq!(peak("rate(a_total[5m])"), 22);
     assert_eq!(peak("rate(a_total[5m]) + rate(a_total[5m])"), 24);
     assert_eq!(peak("rate(a_total[5m]) + rate(a_total[5m]) + rate(a_total[6m])"), 28);
+    // Kept for steps that nobody asks for again: let go of with the last of the selector.
+    let (alike, apart) = ("a_total + max_over_time(a_total[1m:1m])", "a_total + max_over_time(a_total{n=''}[1m:1m])");
+    assert_eq!(peak(&format!("{alike} + rate(a_total[15m])")), peak(&format!("{apart} + rate(a_total[15m])")));
     let few = Limits { samples_max: 23, ..Limits::default() };
     let error = instant(&source, &parse("rate(a_total[5m]) + rate(a_total[5m])").unwrap(), 1_200_000, &few);
     assert_eq!(error.unwrap_err().kind(), "execution");
