@@ -173,7 +173,7 @@ pub fn declare_limits() {
     let write = ["write.body_max", "write.decoded_max", "write.in_flight_max", "write.body_timeout"];
     declare(&INGEST_LIMITS, &write);
     declare(&INGEST_LIMITS, &["store.disk_reserve", "queue", "agents", "delta_turn", "bug"]);
-    declare(&INGEST_REQUESTS_REFUSED, &["400", "408", "413", "429", "503"]);
+    declare(&INGEST_REQUESTS_REFUSED, &["400", "413", "429", "503"]);
     declare(&REQUESTS_DENIED, &["body_timeout"]);
     declare(&SCORE_SAMPLES, &["series_limit"]);
     let query = ["samples_max", "timeout", "steps_max", "concurrent_max", "queue_timeout", "text_max", "answer_max"];

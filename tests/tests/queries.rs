@@ -58,14 +58,13 @@ fn a_client_that_leaves_while_it_waits_for_its_turn_takes_no_turn() {
     let long = format!("/api/v1/query_range?{LONG}");
     let first = send(&server, &long);
     wait_for("the query to run", SOON, || active(&server) == 1);
-    for _ in 0..10 {
+    // Some are gone before the server has read what they ask, and are never counted.
+    wait_for("ten that left to be counted", SOON, || {
         drop(send(&server, &long));
-    }
-    wait_for("those that left to be counted", SOON, || {
-        own(&server, "petrel_queries_total{outcome=\"canceled\"}") == 10
+        own(&server, "petrel_queries_total{outcome=\"canceled\"}") >= 10
     });
-    // Ten may wait; had those that left kept their places, this one would be refused.
-    let waiting: Vec<TcpStream> = (0..10).map(|_| send(&server, "/api/v1/query?query=1")).collect();
+    // Ten may wait. Had those that left kept their places, none of these would get one; the last may still be about to leave.
+    let waiting: Vec<TcpStream> = (0..8).map(|_| send(&server, "/api/v1/query?query=1")).collect();
     drop(first);
     for mut waiter in waiting {
         let mut answer = String::new();
