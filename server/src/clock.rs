@@ -1,5 +1,5 @@
-//! The clock as a value. Only `run_loop` and `main` make one that reads the machine's time; request handlers and background
-//! tasks are given one, so that a replay or a simulation can run the same code on a time of its own.
+//! The clock as a value. Only `run_loop`, `main` and the command line make one that reads the machine's time; request handlers
+//! and background tasks are given one, so that a replay or a simulation can run the same code on a time of its own.
 
 use std::sync::Arc;
 

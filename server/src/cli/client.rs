@@ -7,6 +7,7 @@ use anyhow::Context;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::series::Timestamp;
 
 use super::connection::{Connection, unreached};
@@ -143,7 +144,7 @@ fn query(args: &QueryArgs) -> Question<'_> {
     let seconds = |ms: Timestamp| format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000));
     let (path, times) = match (args.at, args.from) {
         (_, Some(from)) => {
-            let to = args.to.unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
+            let to = args.to.unwrap_or_else(|| clock::wall()());
             let step = args.step.clone().unwrap_or_else(|| "1m".to_owned());
             ("api/v1/query_range", vec![("start", seconds(from)), ("end", seconds(to)), ("step", step)])
         }

@@ -4,6 +4,7 @@ use chrono::{Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
 use petrel_agent::units::Span;
 
 use crate::api::prometheus::params::parse_time;
+use crate::clock;
 use crate::series::Timestamp;
 
 /// A time, for an option of the command line.
@@ -11,7 +12,7 @@ use crate::series::Timestamp;
 /// # Errors
 /// What the option takes.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
-    read(text, chrono::Utc::now().timestamp_millis()).ok_or_else(|| {
+    read(text, clock::wall()()).ok_or_else(|| {
         "take `now`, a time ago such as `5m` or `2h`, `2026-01-31` with or without ` 12:30:00` (local), RFC 3339, or Unix seconds"
             .to_owned()
     })
