@@ -38,7 +38,7 @@ pub fn measure(store: StoreStats) {
 
 /// Every counter and gauge as a sample at `now`.
 pub fn batch(instance: &str, now: Timestamp) -> Batch {
-    let mut batch = Batch::default();
+    let mut batch = Batch { is_own: true, ..Batch::default() };
     for family in prometheus::gather() {
         for metric in family.get_metric() {
             let value = match family.get_field_type() {

@@ -71,6 +71,8 @@ pub struct Batch {
     pub metadata: Vec<(String, MetricMetadata)>,
     /// The agent's place in its sequence; committed with the samples.
     pub mark: Option<Mark>,
+    /// The server's own figures. Their series, some hundreds, are taken while memory is scarce, or nothing could say that it is.
+    pub is_own: bool,
 }
 
 impl Batch {

@@ -264,8 +264,9 @@ impl Shared {
         Allowed { from, to: now.saturating_add(future_ms_max), closed }
     }
 
-    /// Finds each label set's series, making it where the limits leave room for one more; the limit that was met where not.
-    pub fn resolve(&self, series: &[(Labels, Vec<Sample>)]) -> Vec<Result<Arc<Series>, RefusedReason>> {
+    /// Finds each label set's series, making it where the limits leave room for one more; the limit that was met where not. The
+    /// server's own have room however scarce memory is.
+    pub fn resolve(&self, series: &[(Labels, Vec<Sample>)], is_own: bool) -> Vec<Result<Arc<Series>, RefusedReason>> {
         let mut found: Vec<Result<Arc<Series>, RefusedReason>> = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             series.iter().map(|(labels, _)| index.get(labels).cloned().ok_or(RefusedReason::SeriesLimit)).collect()
@@ -274,7 +275,7 @@ impl Shared {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             for (found, (labels, _)) in found.iter_mut().zip(series) {
                 if found.is_err() {
-                    *found = self.admit(&mut index, labels);
+                    *found = self.admit(&mut index, labels, is_own);
                 }
             }
         }
@@ -282,9 +283,9 @@ impl Shared {
     }
 
     /// The series with these labels, made where the limits leave room.
-    fn admit(&self, index: &mut Index, labels: &Labels) -> Result<Arc<Series>, RefusedReason> {
+    fn admit(&self, index: &mut Index, labels: &Labels, is_own: bool) -> Result<Arc<Series>, RefusedReason> {
         if index.get(labels).is_none() {
-            if self.memory_tight.load(Ordering::Relaxed) {
+            if !is_own && self.memory_tight.load(Ordering::Relaxed) {
                 return Err(RefusedReason::MemoryLimit);
             }
             if index.len() >= self.options.series_max {

@@ -226,7 +226,7 @@ impl Writer {
 
     fn prepare(&self, request: Request, raised: &mut HashMap<(String, String), Mark>) -> Prepared {
         let Request { batch, now, reply } = request;
-        let Batch { rows, mut series, metadata, mark } = batch;
+        let Batch { rows, mut series, metadata, mark, is_own } = batch;
         let mut prepared = Prepared { committed: Committed::default(), accepted: rows, told: metadata, reply };
         if let Some(mark) = mark {
             let key = (mark.agent.clone(), format!("{} {}", mark.epoch, mark.class.as_str()));
@@ -266,7 +266,7 @@ impl Writer {
         }
         // A series of which nothing is taken must not come into being.
         series.retain(|(_, samples)| !samples.is_empty());
-        for ((labels, samples), found) in series.iter().zip(self.shared.resolve(&series)) {
+        for ((labels, samples), found) in series.iter().zip(self.shared.resolve(&series, is_own)) {
             for sample in samples {
                 match &found {
                     Err(reason) => refuse(labels, *sample, *reason),

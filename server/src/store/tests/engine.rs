@@ -242,6 +242,8 @@ fn while_memory_is_tight_no_series_are_added_and_heads_are_sealed_early() {
     assert_eq!((committed.accepted, committed.refused[0].reason), (1, RefusedReason::MemoryLimit));
     assert!(store.maintain(NOW).is_empty());
     assert_eq!(store.stats().head_samples, 0);
+    let own = Batch { is_own: true, ..batch(&[(3, &[(NOW, 1.0)])]) };
+    assert_eq!(store.append_blocking(own, NOW).unwrap().accepted, 1, "or nothing could tell");
     store.set_memory_tight(false);
     assert_eq!(store.append_blocking(batch(&[(2, &[(NOW, 4.0)])]), NOW).unwrap().accepted, 1);
     assert_eq!(contents(&store, ALL)[&labels(1).to_string()].len(), 61, "all that was accepted is there");
