@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use petrel_server::query::source::{SelectError, Selected, Source, TimeRange};
+use petrel_server::query::source::{SelectError, Selected, Source, TimeRange, View};
 use petrel_server::series::{Labels, Matcher, Sample, Timestamp};
 
 /// What an implementation keeps of samples.
@@ -127,7 +127,7 @@ fn same(what: &str, source: &dyn Source, matchers: &[Matcher], range: TimeRange,
     assert_eq!(got, want, "{what}: {matchers:?} {range:?}");
     assert_eq!(found.len(), got.len(), "{what}: each series comes once");
 
-    let selection = source.find(matchers, range, 100_000).expect("the source can be read");
+    let selection = source.find(matchers, range, View::PLAIN, 100_000).expect("the source can be read");
     let mut read = BTreeMap::new();
     for number in 0..selection.count() {
         let mut show = |labels: &Labels, samples: &[Sample]| {

@@ -15,7 +15,8 @@ pub trait Source: Send + Sync {
     /// The limit was met, or the samples cannot be read.
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError>;
 
-    /// The series of [`Source::select`], found but not read yet. A source that can read some without the others says so here.
+    /// The series of [`Source::select`], found but not read yet. A source that can read some without the others says so here. One
+    /// that keeps only a summary of old samples shows there what the view needs, and says so in a note.
     ///
     /// # Errors
     /// As [`Source::select`]; reading may fail later.
@@ -23,24 +24,10 @@ pub trait Source: Send + Sync {
         &'a self,
         matchers: &[Matcher],
         range: TimeRange,
-        samples_max: u64,
-    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        Ok(Box::new(self.select(matchers, range, samples_max)?))
-    }
-
-    /// As [`Source::find`], for a source that keeps only a summary of old samples: it shows there what the view needs, and says so
-    /// in a note.
-    ///
-    /// # Errors
-    /// As [`Source::find`].
-    fn find_for<'a>(
-        &'a self,
-        matchers: &[Matcher],
-        range: TimeRange,
         _view: View,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        self.find(matchers, range, samples_max)
+        Ok(Box::new(self.select(matchers, range, samples_max)?))
     }
 
     /// Label sets of the series that fulfil any of the matcher lists (all series where there is none) and may have a sample
@@ -128,7 +115,7 @@ pub fn recorded(
     range: TimeRange,
     samples_max: u64,
 ) -> Result<Vec<Selected>, SelectError> {
-    let found = source.find_for(matchers, range, View::RECORDED, samples_max)?;
+    let found = source.find(matchers, range, View::RECORDED, samples_max)?;
     let all = found.all()?;
     let missing = found.notes().into_iter().find_map(|note| match note {
         Note::Warning(text) => Some(text),

@@ -98,7 +98,7 @@ impl Source for After<'_> {
         self.clip(range).map_or(Ok(Vec::new()), |range| self.source.select(matchers, range, samples_max))
     }
 
-    fn find_for<'b>(
+    fn find<'b>(
         &'b self,
         matchers: &[Matcher],
         range: TimeRange,
@@ -106,7 +106,7 @@ impl Source for After<'_> {
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'b>, SelectError> {
         match self.clip(range) {
-            Some(range) => self.source.find_for(matchers, range, view, samples_max),
+            Some(range) => self.source.find(matchers, range, view, samples_max),
             None => Ok(Box::new(Vec::new())),
         }
     }

@@ -80,26 +80,17 @@ impl Source for Merged {
         &'a self,
         matchers: &[Matcher],
         range: TimeRange,
-        samples_max: u64,
-    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        self.find_for(matchers, range, View::PLAIN, samples_max)
-    }
-
-    fn find_for<'a>(
-        &'a self,
-        matchers: &[Matcher],
-        range: TimeRange,
         view: View,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'a>, SelectError> {
         let Parts { local, remote } = self.bounds.parts(range);
-        let Some(older) = remote else { return self.local.find_for(matchers, range, view, samples_max) };
+        let Some(older) = remote else { return self.local.find(matchers, range, view, samples_max) };
         let mut notes = Vec::new();
         let older = match read_all(&*self.remote, matchers, (older, view), samples_max, &mut notes) {
             Ok(older) => older,
             Err(error) => {
                 self.without(error, &mut notes)?;
-                return Ok(Box::new(Noted { found: self.local.find_for(matchers, range, view, samples_max)?, notes }));
+                return Ok(Box::new(Noted { found: self.local.find(matchers, range, view, samples_max)?, notes }));
             }
         };
         let recent = match local {
@@ -166,7 +157,7 @@ fn read_all(
     samples_max: u64,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Selected>, SelectError> {
-    let found = source.find_for(matchers, range, view, samples_max)?;
+    let found = source.find(matchers, range, view, samples_max)?;
     let all = found.all()?;
     notes.extend(found.notes());
     Ok(all)
@@ -277,7 +268,7 @@ mod tests {
         assert!(recorded(&away, &[], range, 1_000).is_err() && recorded(&away, &[], recent, 1_000).is_ok());
         assert!(away.select(&[], range, 1_000).is_err() && away.series(&[], range).is_err(), "nobody could be told");
         let strict = away.strict();
-        assert!(strict.find(&[], range, 1_000).is_err());
+        assert!(strict.find(&[], range, View::PLAIN, 1_000).is_err());
         assert!(strict.select(&[], recent, 1_000).is_ok());
     }
 }

@@ -45,27 +45,18 @@ impl<'a> Overlay<'a> {
 
 impl Source for Overlay<'_> {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        self.find(matchers, range, samples_max)?.all()
-    }
-
-    fn find<'b>(
-        &'b self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        samples_max: u64,
-    ) -> Result<Box<dyn Selection + 'b>, SelectError> {
-        self.find_for(matchers, range, View::PLAIN, samples_max)
+        self.find(matchers, range, View::PLAIN, samples_max)?.all()
     }
 
     /// What has nothing fresh in it is read as the base reads it.
-    fn find_for<'b>(
+    fn find<'b>(
         &'b self,
         matchers: &[Matcher],
         range: TimeRange,
         view: View,
         samples_max: u64,
     ) -> Result<Box<dyn Selection + 'b>, SelectError> {
-        let based = self.base.find_for(matchers, range, view, samples_max)?;
+        let based = self.base.find(matchers, range, view, samples_max)?;
         let mut fresh = self.matching(matchers, range);
         if fresh.is_empty() {
             return Ok(based);
@@ -117,7 +108,7 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn find_for<'a>(
+        fn find<'a>(
             &'a self,
             _: &[Matcher],
             _: TimeRange,
@@ -143,9 +134,9 @@ mod tests {
         let mut overlay = Overlay::new(&base);
         let view = View { column: Column::Counter, window_ms: 60_000 };
         let range = TimeRange { from: 0, to: 10 };
-        assert_eq!(overlay.find_for(&[], range, view, 10).unwrap().count(), 0);
+        assert_eq!(overlay.find(&[], range, view, 10).unwrap().count(), 0);
         overlay.add(&Labels::new([(NAME, "up")]), Sample { t: 5, v: 1.0 });
-        assert_eq!(overlay.find_for(&[], range, view, 10).unwrap().count(), 1);
+        assert_eq!(overlay.find(&[], range, view, 10).unwrap().count(), 1);
         assert_eq!(*base.0.lock().unwrap(), [view, view]);
     }
 }

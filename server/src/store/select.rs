@@ -77,19 +77,10 @@ const RUN_GAP_IDS: u64 = 4;
 
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        self.find(matchers, range, samples_max)?.all()
+        self.find(matchers, range, View::PLAIN, samples_max)?.all()
     }
 
     fn find<'a>(
-        &'a self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        samples_max: u64,
-    ) -> Result<Box<dyn Selection + 'a>, SelectError> {
-        self.find_for(matchers, range, View::PLAIN, samples_max)
-    }
-
-    fn find_for<'a>(
         &'a self,
         matchers: &[Matcher],
         range: TimeRange,

@@ -179,7 +179,7 @@ impl Evaluator<'_> {
             SelectError::TooManySamples { .. } => QueryError::TooManySamples { samples_max },
             SelectError::Read(_) => QueryError::Select(error),
         };
-        let found = self.source.find_for(&selector.matchers, range, view, self.samples_left()).map_err(failed)?;
+        let found = self.source.find(&selector.matchers, range, view, self.samples_left()).map_err(failed)?;
         let made = in_pieces(found.count(), |piece| {
             let mut made = Vec::with_capacity(piece.len());
             let mut stopped = None;

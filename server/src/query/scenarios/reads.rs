@@ -58,7 +58,7 @@ impl Source for Counting {
         self.memory.select(matchers, range, samples_max)
     }
 
-    fn find_for<'a>(
+    fn find<'a>(
         &'a self,
         matchers: &[Matcher],
         range: TimeRange,

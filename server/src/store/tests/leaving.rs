@@ -155,7 +155,7 @@ fn a_query_that_has_begun_sees_a_day_that_goes() {
         let world = ready(kept_for(2));
         world.append_at(1, &[(EARLY, 1.0)], EARLY);
         assert!(world.store.flush().is_empty());
-        let find = || world.store.find_for(&[Matcher::equal("__name__", "m")], ALL, view, u64::MAX).unwrap();
+        let find = || world.store.find(&[Matcher::equal("__name__", "m")], ALL, view, u64::MAX).unwrap();
         let begun = find();
         assert!(world.store.maintain(LATE).is_empty());
         assert_eq!((files(&world, "samples").len(), begun.count()), (1, 2));
@@ -173,7 +173,7 @@ fn a_query_reads_on_what_is_rolled_up_when_series_are_forgotten() {
     let late = FIRST + DAY + DAY / 2;
     world.append_at(3, &[(late, 1.0)], late);
     assert!(world.store.flush().is_empty());
-    let begun = world.store.find(&[], ALL, u64::MAX).unwrap();
+    let begun = world.store.find(&[], ALL, View::PLAIN, u64::MAX).unwrap();
     for _ in 0..3 {
         assert!(world.store.maintain(late).is_empty());
     }

@@ -74,10 +74,10 @@ struct Summary;
 
 impl Source for Summary {
     fn select(&self, matchers: &[Matcher], range: TimeRange, samples_max: u64) -> Result<Vec<Selected>, SelectError> {
-        self.find_for(matchers, range, View::PLAIN, samples_max)?.all()
+        self.find(matchers, range, View::PLAIN, samples_max)?.all()
     }
 
-    fn find_for<'a>(
+    fn find<'a>(
         &'a self,
         _: &[Matcher],
         _: TimeRange,
