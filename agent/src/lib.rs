@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod collect;
+pub mod command;
 pub mod config;
 pub mod drive;
 pub mod error_chain;

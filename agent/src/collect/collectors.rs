@@ -1,11 +1,16 @@
-//! All collectors of this host, run one after the other, each with its own account of cost, success and errors.
+//! All collectors of this host, each with its own account of cost, success and errors. Those that read kernel text run one
+//! after the other with the round; the others run beside it (`apart`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{
-    CollectConfig, CollectError, Collector, Family, Kind, cpu, diskstats, filesystem, loadavg, meminfo, netdev,
-    pressure, stat, time, uname, vmstat,
-};
+use super::apart::{Apart, Look};
+use super::{CollectConfig, CollectError, Collector, Family, Kind, Pace, cluster, guests, hardware, kernel, network};
+use super::{storage, system};
+
+/// What a round waits at most for readings that were started with it: most children answer within.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// What is not there is looked for again so often.
+const ABSENT_EVERY: Duration = Duration::from_secs(60);
 
 /// Every collector that the config leaves in.
 pub struct Collectors {
@@ -13,71 +18,164 @@ pub struct Collectors {
 }
 
 struct Member {
-    collector: Box<dyn Collector>,
+    seat: Seat,
+    account: Account,
+    /// When a source that is not there was last looked for.
+    absent_at: Option<Instant>,
+}
+
+enum Seat {
+    WithRound(Box<dyn Collector>),
+    Apart(Apart),
+}
+
+/// What is told of a collector.
+struct Account {
+    name: &'static str,
     errors: u64,
     /// The last error was logged already; one line per outage, not one per interval.
     told: bool,
+    told_absent: bool,
+}
+
+/// The families that tell of the collectors themselves.
+struct Costs {
+    duration: Family,
+    success: Family,
+    errors: Family,
 }
 
 impl Collectors {
     /// Makes the collectors. Opens nothing yet.
     pub fn new(config: &CollectConfig) -> Collectors {
-        let roots = &config.roots;
-        let all: [Box<dyn Collector>; 11] = [
-            Box::new(cpu::Cpu::new(roots)),
-            Box::new(diskstats::Diskstats::new(roots)),
-            Box::new(filesystem::Filesystem::new(roots)),
-            Box::new(loadavg::Loadavg::new(roots)),
-            Box::new(meminfo::Meminfo::new(roots)),
-            Box::new(netdev::Netdev::new(roots)),
-            Box::new(pressure::Pressure::new(roots)),
-            Box::new(stat::Stat::new(roots)),
-            Box::new(time::Time::new(roots)),
-            Box::new(uname::Uname),
-            Box::new(vmstat::Vmstat::new(roots)),
-        ];
-        let wanted = all.into_iter().filter(|collector| !config.without.iter().any(|name| name == collector.name()));
-        Collectors { members: wanted.map(|collector| Member { collector, errors: 0, told: false }).collect() }
+        let wanted = every(config).into_iter().filter(|collector| config.wants(collector.as_ref()));
+        Collectors { members: wanted.map(Member::new).collect() }
     }
 
-    /// Collects from all sources. Blocks for a few hundred microseconds, and for about two seconds at most when a mount hangs.
+    /// Collects from all sources. Blocks for a few milliseconds, a tenth of a second when children are slow, and for about
+    /// two seconds at most when a mount hangs.
     pub fn collect(&mut self) -> Vec<Family> {
-        let mut families = Vec::with_capacity(160);
-        let mut duration = Family::new(
-            Kind::Gauge,
-            "petrel_collector_duration_seconds",
-            "Time the collector took for the last collection.",
-        );
-        let mut success =
-            Family::new(Kind::Gauge, "petrel_collector_success", "Whether the collector's last collection succeeded.");
-        let mut errors =
-            Family::new(Kind::Counter, "petrel_collector_errors_total", "Collections of the collector that failed.");
+        self.collect_within(PATIENCE)
+    }
+
+    /// The same, waiting longer for what is slow.
+    pub(super) fn collect_within(&mut self, patience: Duration) -> Vec<Family> {
+        let now = Instant::now();
         for member in &mut self.members {
-            let labels = [("collector", member.collector.name())];
-            let begin = Instant::now();
-            let outcome = member.collector.collect(&mut families);
-            duration.push(&labels, begin.elapsed().as_secs_f64());
-            success.push(&labels, f64::from(u8::from(outcome.is_ok())));
-            member.account(outcome);
-            errors.push(&labels, member.errors as f64);
+            let absent = member.absent_at.map(|_| ABSENT_EVERY);
+            if let Seat::Apart(apart) = &mut member.seat {
+                apart.start(now, absent);
+            }
+        }
+        let mut families = Vec::with_capacity(256);
+        let mut costs = Costs::new();
+        let until = now + patience;
+        for member in &mut self.members {
+            member.collect(now, until, &mut families, &mut costs);
         }
         families.retain(|family| !family.points.is_empty());
-        families.extend([duration, success, errors]);
+        families.extend([costs.duration, costs.success, costs.errors]);
         families
     }
 }
 
+/// All collectors that there are, also those that are off by default, in the order in which they run.
+fn every(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
+    let folders = [
+        kernel::all(config),
+        network::all(config),
+        storage::all(config),
+        hardware::all(config),
+        system::all(config),
+        guests::all(config),
+        cluster::all(config),
+    ];
+    folders.into_iter().flatten().collect()
+}
+
+/// The names of all collectors.
+pub(super) fn names(config: &CollectConfig) -> Vec<&'static str> {
+    every(config).iter().map(|collector| collector.name()).collect()
+}
+
 impl Member {
-    fn account(&mut self, outcome: Result<(), CollectError>) {
-        let collector = self.collector.name();
-        match outcome {
-            Ok(()) if self.told => {
-                self.told = false;
-                tracing::info!(collector, "the collector works again");
+    fn new(collector: Box<dyn Collector>) -> Member {
+        let account = Account { name: collector.name(), errors: 0, told: false, told_absent: false };
+        let seat = match collector.pace() {
+            Pace::WithRound => Seat::WithRound(collector),
+            Pace::Apart { every, within } => Seat::Apart(Apart::new(collector, every, within)),
+        };
+        Member { seat, account, absent_at: None }
+    }
+
+    fn collect(&mut self, now: Instant, until: Instant, families: &mut Vec<Family>, costs: &mut Costs) {
+        match &mut self.seat {
+            Seat::WithRound(collector) => {
+                let rests = |at: Instant| now.saturating_duration_since(at) < ABSENT_EVERY;
+                if self.absent_at.is_some_and(rests) {
+                    return;
+                }
+                let begin = Instant::now();
+                let outcome = collector.collect(families);
+                let took = begin.elapsed();
+                self.absent_at = matches!(outcome, Err(CollectError::Absent { .. })).then_some(now);
+                self.account.settle(outcome);
+                if self.absent_at.is_none() {
+                    costs.push(&self.account, took);
+                }
             }
-            Ok(()) => {}
-            // An absent source is no error: kernels differ, and the success metric says it already.
-            Err(CollectError::Absent { path }) => tracing::debug!(collector, path = %path.display(), "no such source"),
+            Seat::Apart(apart) => match apart.look(now, until) {
+                Look::Fresh(reading) => {
+                    families.extend(reading.families.iter().cloned());
+                    let outcome = std::mem::replace(&mut reading.outcome, Ok(()));
+                    self.absent_at = matches!(outcome, Err(CollectError::Absent { .. })).then_some(now);
+                    self.account.settle(outcome);
+                    if self.absent_at.is_none() {
+                        costs.push(&self.account, reading.took);
+                    }
+                }
+                Look::Same(reading) if self.absent_at.is_none() => {
+                    families.extend(reading.families.iter().cloned());
+                    costs.push(&self.account, reading.took);
+                }
+                Look::Same(_) | Look::Waiting => {}
+                Look::Late(runs) => {
+                    if !self.account.told {
+                        self.account.settle(Err(CollectError::Late { seconds: runs.as_secs() }));
+                    }
+                    costs.push(&self.account, runs);
+                }
+                Look::Lost => {
+                    if !self.account.told {
+                        self.account.settle(Err(CollectError::Lost));
+                    }
+                    costs.push(&self.account, Duration::ZERO);
+                }
+            },
+        }
+    }
+}
+
+impl Account {
+    fn settle(&mut self, outcome: Result<(), CollectError>) {
+        let collector = self.name;
+        match outcome {
+            Ok(()) => {
+                if self.told {
+                    tracing::info!(collector, "the collector works again");
+                } else if self.told_absent {
+                    tracing::info!(collector, "its source is there now");
+                }
+                (self.told, self.told_absent) = (false, false);
+            }
+            // An absent source is no error: hosts differ.
+            Err(CollectError::Absent { path }) => {
+                self.told = false;
+                if !self.told_absent {
+                    self.told_absent = true;
+                    tracing::info!(collector, looked_for = %path.display(), "does not apply to this host");
+                }
+            }
             Err(error) => {
                 self.errors += 1;
                 if !self.told {
@@ -87,6 +185,35 @@ impl Member {
                 }
             }
         }
+    }
+}
+
+impl Costs {
+    fn new() -> Costs {
+        Costs {
+            duration: Family::new(
+                Kind::Gauge,
+                "petrel_collector_duration_seconds",
+                "Time the collector took for the last collection.",
+            ),
+            success: Family::new(
+                Kind::Gauge,
+                "petrel_collector_success",
+                "Whether the collector's last collection succeeded.",
+            ),
+            errors: Family::new(
+                Kind::Counter,
+                "petrel_collector_errors_total",
+                "Collections of the collector that failed.",
+            ),
+        }
+    }
+
+    fn push(&mut self, account: &Account, took: Duration) {
+        let labels = [("collector", account.name)];
+        self.duration.push(&labels, took.as_secs_f64());
+        self.success.push(&labels, f64::from(u8::from(!account.told)));
+        self.errors.push(&labels, account.errors as f64);
     }
 }
 
@@ -102,11 +229,10 @@ mod tests {
         let made_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/collect");
         for tree in [Path::new("/"), &made_up, Path::new("/nonexistent")] {
             let config = CollectConfig::at(&tree.join("proc"), &tree.join("sys"));
-            for member in &mut Collectors::new(&config).members {
-                let name = member.collector.name();
-                assert!(super::super::config::NAMES.contains(&name), "{name} cannot be left out by the config");
+            for mut collector in every(&config) {
+                let name = collector.name();
                 let mut rounds = [Vec::new(), Vec::new()];
-                let outcomes = rounds.each_mut().map(|round| member.collector.collect(round).is_ok());
+                let outcomes = rounds.each_mut().map(|round| collector.collect(round).is_ok());
                 assert_eq!(outcomes[0], outcomes[1], "{name} on {tree:?}");
                 for families in &rounds {
                     let names: Vec<_> = families.iter().map(|family| &family.name).collect();
@@ -124,24 +250,26 @@ mod tests {
         }
     }
 
+    /// What is not there has no series, no success and no error; what breaks has all three.
     #[test]
-    fn a_missing_tree_fails_by_collector_and_is_counted() {
-        let nowhere = Path::new("/nonexistent/proc");
-        let mut collectors = Collectors::new(&CollectConfig::at(nowhere, Path::new("/nonexistent/sys")));
-        let families = collectors.collect();
-        let success = families.iter().find(|family| family.name == "petrel_collector_success").unwrap();
-        let of = |name: &str| {
-            let point = success.points.iter().find(|point| point.labels[0].1 == name).unwrap();
-            point.value
+    fn an_absent_source_is_silent_and_a_broken_one_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("loadavg"), "no numbers").unwrap();
+        let mut collectors = Collectors::new(&CollectConfig::at(folder.path(), Path::new("/nonexistent/sys")));
+        let text = super::super::text::render(&collectors.collect());
+        let of = |name: &str, collector: &str| {
+            let series = format!("petrel_collector_{name}{{collector=\"{collector}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&series)).map(str::to_owned)
         };
-        assert_eq!((of("cpu"), of("meminfo"), of("uname")), (0.0, 0.0, 1.0));
-        assert_eq!(success.points.len(), super::super::config::NAMES.len());
+        assert_eq!(of("success", "cpu"), None);
+        assert_eq!(of("success", "uname").as_deref(), Some("1"));
+        assert_eq!(of("success", "loadavg").as_deref(), Some("0"));
+        assert_eq!(of("errors_total", "loadavg").as_deref(), Some("1"));
     }
 
     #[test]
     fn names_are_unique_and_left_out_collectors_stay_silent() {
-        let mut config = CollectConfig::at(Path::new("/proc"), Path::new("/sys"));
-        config.without = vec!["uname".to_owned()];
+        let config = CollectConfig::at(Path::new("/proc"), Path::new("/sys")).leaving_out("uname");
         let families = Collectors::new(&config).collect();
         let mut names: Vec<&str> = families.iter().map(|family| family.name.as_ref()).collect();
         assert!(names.contains(&"node_load1") && !names.contains(&"node_uname_info"), "{names:?}");

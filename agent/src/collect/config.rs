@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Collector;
+use super::collectors::names;
 use crate::units::Span;
-
-/// Names of all collectors, in the order in which they run.
-pub(super) const NAMES: [&str; 11] =
-    ["cpu", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "stat", "time", "uname", "vmstat"];
 
 /// Collectors as written in the agent's config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +21,9 @@ pub struct RawCollectConfig {
     pub sysfs: PathBuf,
     /// Where the host's root file system is mounted; mount points are looked up below it and named without it.
     pub rootfs: PathBuf,
-    /// Collectors to leave out: cpu, diskstats, filesystem, loadavg, meminfo, netdev, pressure, stat, time, uname, vmstat.
+    /// Collectors to add: those that are off by default, because they cost much or have very many series.
+    pub with: Vec<String>,
+    /// Collectors to leave out; petrel_collector_success names those that run.
     pub without: Vec<String>,
 }
 
@@ -34,7 +34,10 @@ pub struct CollectConfig {
     pub interval: Duration,
     /// Where to read.
     pub roots: Roots,
-    pub(super) without: Vec<String>,
+    with: Vec<String>,
+    without: Vec<String>,
+    /// Every collector runs, whatever its default.
+    all: bool,
 }
 
 /// Where the kernel's trees are mounted.
@@ -63,8 +66,15 @@ pub enum CheckCollectConfigError {
         path: PathBuf,
     },
     /// There is no such collector.
-    #[error("without: there is no collector {0:?}; there are {known}", known = NAMES.join(", "))]
-    UnknownCollector(String),
+    #[error("{key}: there is no collector {name:?}; there are {known}")]
+    UnknownCollector {
+        /// `with` or `without`.
+        key: &'static str,
+        /// What was written.
+        name: String,
+        /// All that there are.
+        known: String,
+    },
 }
 
 impl Default for RawCollectConfig {
@@ -74,6 +84,7 @@ impl Default for RawCollectConfig {
             procfs: PathBuf::from("/proc"),
             sysfs: PathBuf::from("/sys"),
             rootfs: PathBuf::from("/"),
+            with: Vec::new(),
             without: Vec::new(),
         }
     }
@@ -94,11 +105,17 @@ impl RawCollectConfig {
                 return Err(CheckCollectConfigError::Relative { key, path: path.clone() });
             }
         }
-        if let Some(unknown) = self.without.iter().find(|name| !NAMES.contains(&name.as_str())) {
-            return Err(CheckCollectConfigError::UnknownCollector(unknown.clone()));
-        }
         let roots = Roots { procfs: self.procfs.clone(), sysfs: self.sysfs.clone(), rootfs: self.rootfs.clone() };
-        Ok(CollectConfig { interval, roots, without: self.without.clone() })
+        let (with, without) = (self.with.clone(), self.without.clone());
+        let config = CollectConfig { interval, roots, with, without, all: false };
+        let known = names(&config);
+        for (key, wanted) in [("with", &config.with), ("without", &config.without)] {
+            if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+                let (name, known) = (name.clone(), known.join(", "));
+                return Err(CheckCollectConfigError::UnknownCollector { key, name, known });
+            }
+        }
+        Ok(config)
     }
 }
 
@@ -111,13 +128,32 @@ impl CollectConfig {
             _ => PathBuf::from("/"),
         };
         let roots = Roots { procfs: procfs.to_owned(), sysfs: sysfs.to_owned(), rootfs };
-        CollectConfig { interval: RawCollectConfig::default().interval.0, roots, without: Vec::new() }
+        let interval = RawCollectConfig::default().interval.0;
+        CollectConfig { interval, roots, with: Vec::new(), without: Vec::new(), all: false }
+    }
+
+    /// The same with every collector, also those that are off by default.
+    pub(super) fn with_all(self) -> CollectConfig {
+        CollectConfig { all: true, ..self }
+    }
+
+    /// The same without one collector.
+    #[cfg(test)]
+    pub(super) fn leaving_out(mut self, name: &str) -> CollectConfig {
+        self.without.push(name.to_owned());
+        self
+    }
+
+    /// Whether a collector runs.
+    pub(super) fn wants(&self, collector: &dyn Collector) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|name| name == collector.name());
+        !is_in(&self.without) && (self.all || collector.is_default() || is_in(&self.with))
     }
 }
 
 impl Roots {
     /// Where udev keeps what it knows of devices: `run/udev/data` of the host, or `udev/data` in a copied tree.
-    pub(super) fn udev(&self) -> PathBuf {
+    pub(in crate::collect) fn udev(&self) -> PathBuf {
         let live = self.rootfs.join("run/udev/data");
         if live.is_dir() { live } else { self.rootfs.join("udev/data") }
     }
@@ -137,7 +173,7 @@ mod tests {
             ("interval: 500ms", "interval: 500ms is not allowed; use 1s to 60s"),
             ("interval: 61s", "interval: 1m1s is not allowed; use 1s to 60s"),
             ("procfs: proc", "procfs: proc is not an absolute path; write it from / on"),
-            ("without: [disk]", "without: there is no collector \"disk\"; there are cpu, diskstats,"),
+            ("without: [disk]", "without: there is no collector \"disk\"; there are cpu, loadavg,"),
         ] {
             let raw: RawCollectConfig = serde_saphyr::from_str(yaml).unwrap();
             let told = raw.check().unwrap_err().to_string();

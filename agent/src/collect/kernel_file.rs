@@ -16,25 +16,25 @@ const LINE_SHOWN_MAX: usize = 120;
 
 /// One kernel file, kept open.
 #[derive(Debug)]
-pub(super) struct KernelFile {
+pub(in crate::collect) struct KernelFile {
     path: PathBuf,
     file: Option<File>,
     buffer: Vec<u8>,
 }
 
 /// What the file said, with its path for errors.
-pub(super) struct KernelText<'a> {
+pub(in crate::collect) struct KernelText<'a> {
     path: &'a Path,
     text: Cow<'a, str>,
 }
 
 impl KernelFile {
-    pub(super) fn new(path: PathBuf) -> KernelFile {
+    pub(in crate::collect) fn new(path: PathBuf) -> KernelFile {
         KernelFile { path, file: None, buffer: Vec::new() }
     }
 
     /// Reads the whole file. Bytes that are not UTF-8 are replaced, as a mount point or a device may have any name.
-    pub(super) fn read(&mut self) -> Result<KernelText<'_>, CollectError> {
+    pub(in crate::collect) fn read(&mut self) -> Result<KernelText<'_>, CollectError> {
         let length = match self.fill() {
             Ok(length) => length,
             Err(source) => {
@@ -76,32 +76,32 @@ impl KernelFile {
 }
 
 impl KernelText<'_> {
-    pub(super) fn lines(&self) -> std::str::Lines<'_> {
+    pub(in crate::collect) fn lines(&self) -> std::str::Lines<'_> {
         self.text.lines()
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(in crate::collect) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// The error for a line that makes no sense.
-    pub(super) fn malformed(&self, line: &str) -> CollectError {
+    pub(in crate::collect) fn malformed(&self, line: &str) -> CollectError {
         CollectError::Malformed { path: self.path.to_owned(), line: line.chars().take(LINE_SHOWN_MAX).collect() }
     }
 
     /// Reads a number out of a line.
-    pub(super) fn number(&self, field: Option<&str>, line: &str) -> Result<f64, CollectError> {
+    pub(in crate::collect) fn number(&self, field: Option<&str>, line: &str) -> Result<f64, CollectError> {
         field.and_then(|field| field.parse().ok()).ok_or_else(|| self.malformed(line))
     }
 }
 
 /// Reads a small file that is not worth keeping open, without its last newline; `None` when it cannot be read.
-pub(super) fn read_word(path: &Path) -> Option<String> {
+pub(in crate::collect) fn read_word(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok().map(|text| text.trim_end().to_owned())
 }
 
 /// Reads the kernel's list of numbers, `0-3,8,10-11`; at most 65,536 of them, and what makes no sense is left out.
-pub(super) fn number_list(text: &str) -> Vec<u32> {
+pub(in crate::collect) fn number_list(text: &str) -> Vec<u32> {
     let mut numbers = Vec::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

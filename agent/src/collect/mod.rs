@@ -1,42 +1,47 @@
 //! Collectors: one file per source, each turning kernel text into series with node_exporter's names, types and labels.
 //! A collector reads; it never decides, and one that fails never stops the others. Read on in `collectors`.
 
+mod apart;
+mod cluster;
 mod collectors;
 mod config;
-mod cpu;
-mod cpu_info;
-mod diskstats;
-mod filesystem;
+mod guests;
+mod hardware;
+mod kernel;
 mod kernel_file;
-mod loadavg;
-mod meminfo;
-mod mounts;
-mod netdev;
-mod pressure;
-mod stat;
-mod statfs;
+mod network;
+mod storage;
+mod system;
 pub mod text;
-mod time;
-mod uname;
-mod vmstat;
 pub(crate) mod zone;
 
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use self::collectors::Collectors;
 pub use self::config::{CheckCollectConfigError, CollectConfig, RawCollectConfig, Roots};
 
 /// A source of samples on this host.
 ///
-/// Contract: `collect` blocks, is called from one thread at a time and at every interval, and returns within about two
-/// seconds whatever the kernel does; a read that may hang is made by a thread of the collector's own. It appends whole
+/// Contract: `collect` blocks and is called by one thread at a time. With [`Pace::WithRound`] it is called at every interval and
+/// returns within about two seconds whatever the kernel does; what may take longer has a pace of its own. It appends whole
 /// families, in the same order each time, none twice and label sets unique. After an error the families it appended
 /// before stand, and the next call starts afresh. It reads no clock but to measure it, and never writes to the system.
 pub trait Collector: Send {
     /// The collector's name: node_exporter's for the same source.
     fn name(&self) -> &'static str;
+
+    /// When it is read.
+    fn pace(&self) -> Pace {
+        Pace::WithRound
+    }
+
+    /// Whether it runs unless the config says otherwise; no for what costs much or has very many series.
+    fn is_default(&self) -> bool {
+        true
+    }
 
     /// Appends what the source says now.
     ///
@@ -45,13 +50,27 @@ pub trait Collector: Send {
     fn collect(&mut self, families: &mut Vec<Family>) -> Result<(), CollectError>;
 }
 
+/// When a collector is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// With every round, on its thread: for kernel text that is read in well under a millisecond.
+    WithRound,
+    /// On a thread of its own: for children, sockets and whatever may hang. Rounds repeat the last reading.
+    Apart {
+        /// Time from one reading to the next; a shorter one than the round's interval means with every round.
+        every: Duration,
+        /// What a reading may take; beyond it the series end until it answers.
+        within: Duration,
+    },
+}
+
 /// Why a collector had nothing, or not everything, to say.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// This kernel does not offer the source; nothing to worry about.
-    #[error("{} is not offered by this kernel", path.display())]
+    /// This host does not have the source; nothing to worry about.
+    #[error("{} is not there", path.display())]
     Absent {
-        /// The file that is not there.
+        /// The file or program that is not there.
         path: PathBuf,
     },
     /// The source is there and cannot be read.
@@ -71,6 +90,18 @@ pub enum CollectError {
         /// The line, cut to a bearable length.
         line: String,
     },
+    /// A program that was asked did not answer, or said no.
+    #[error("{0}")]
+    Asked(String),
+    /// A reading takes too long.
+    #[error("no answer for {seconds} s; the source hangs or the host is very busy")]
+    Late {
+        /// How long it has run so far.
+        seconds: u64,
+    },
+    /// The collector panicked.
+    #[error("the collector broke off; that is a defect: please report it, and restart the agent to have it back")]
+    Lost,
 }
 
 /// One metric with all its points, as a collector saw it at one time.
@@ -125,9 +156,14 @@ impl Family {
     }
 }
 
-/// Collects once from the given roots and renders Prometheus text, as `petrel-agent --once` prints it. Blocks.
+/// What `--once` waits for slow sources.
+const ONCE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Collects once from the given roots with every collector there is, also those that are off by default, and renders
+/// Prometheus text, as `petrel-agent --once` prints it. Blocks, for ten seconds at most.
 pub fn once(procfs: &Path, sysfs: &Path) -> String {
-    text::render(&Collectors::new(&CollectConfig::at(procfs, sysfs)).collect())
+    let config = CollectConfig::at(procfs, sysfs).with_all();
+    text::render(&Collectors::new(&config).collect_within(ONCE_PATIENCE))
 }
 
 #[cfg(test)]

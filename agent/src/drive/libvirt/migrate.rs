@@ -150,7 +150,7 @@ impl Libvirt {
         let mut running = begun.map_err(|error| ActError::failed(format!("nothing was changed: {}", chain(&error))))?;
         let stop = || watch.is_over() || watch.is_cancelled() || watch.is_leaving();
         if let Some(said) = running.wait(&stop) {
-            return Ok(if said.well { Exit::Well } else { Exit::Badly(said.words) });
+            return Ok(if said.well() { Exit::Well } else { Exit::Badly(said.words) });
         }
         if watch.is_leaving() {
             // libvirtd goes on; the next start looks it up.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::owner::Cluster;
-use super::virsh::run;
 use super::xml::{Element, read};
+use crate::command::Tool;
 
 /// Processes of a running cluster, as `/proc/PID/comm` cuts them.
 const PROCESSES: [&str; 3] = ["pacemakerd", "corosync", "pacemaker-remot"];
@@ -22,8 +22,8 @@ pub fn cluster() -> Cluster {
         Err(error) => return Cluster::Unreadable(format!("/proc cannot be read: {error}")),
         Ok(true) => {
             let deadline = Instant::now() + ANSWER_WITHIN;
-            match run("cibadmin".as_ref(), &["--query", "--scope", "resources"], deadline) {
-                Ok(said) if said.well => said.out,
+            match Tool::new("cibadmin").run(&["--query", "--scope", "resources"], deadline) {
+                Ok(said) if said.well() => said.out,
                 Ok(said) => return Cluster::Unreadable(format!("cibadmin said: {}", said.words)),
                 Err(error) => return Cluster::Unreadable(crate::error_chain::chain(&error)),
             }

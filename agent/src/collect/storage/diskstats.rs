@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::kernel_file::{KernelFile, read_word};
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::{KernelFile, read_word};
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Block devices.
 pub(super) struct Diskstats {

@@ -1,6 +1,6 @@
 //! The kernel's name and version and the host's name, as labels.
 
-use super::{CollectError, Collector, Family, Kind};
+use crate::collect::{CollectError, Collector, Family, Kind};
 
 /// What `uname` says.
 pub(super) struct Uname;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::cpu_info::CpuInfo;
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Processors.
 pub(super) struct Cpu {

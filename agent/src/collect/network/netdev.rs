@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::kernel_file::{KernelFile, read_word};
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::{KernelFile, read_word};
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Network devices.
 pub(super) struct Netdev {

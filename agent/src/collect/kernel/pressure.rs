@@ -1,7 +1,7 @@
 //! `/proc/pressure/*`: for how long tasks waited for processor, memory, io and interrupts (PSI, kernel 4.20 and later).
 
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Pressure stall information.
 pub(super) struct Pressure {

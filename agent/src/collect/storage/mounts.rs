@@ -1,7 +1,7 @@
 //! The mount table: which file systems the host has, without those that hold no data of their own.
 
-use super::CollectError;
-use super::kernel_file::KernelFile;
+use crate::collect::CollectError;
+use crate::collect::kernel_file::KernelFile;
 
 /// One mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,9 +6,9 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::kernel_file::read_word;
-use super::zone::Zone;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::read_word;
+use crate::collect::zone::Zone;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Clock and clock sources.
 pub(super) struct Time {

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kernel_file::KernelFile;
 use super::mounts::{self, Mount};
 use super::statfs::{Answer, Space, StatfsThreads, kernel};
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// File systems.
 pub(super) struct Filesystem {

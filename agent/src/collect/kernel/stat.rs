@@ -1,7 +1,7 @@
 //! `/proc/stat` below its processor lines: interrupts, context switches, forks, processes, boot time, soft interrupts.
 
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Totals of the whole machine.
 pub(super) struct Stat {

@@ -1,7 +1,7 @@
 //! `/proc/meminfo`: every field the kernel prints, in bytes where it prints kilobytes.
 
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Memory.
 pub(super) struct Meminfo {

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::kernel_file::{number_list, read_word};
-use super::{Family, Kind, Roots};
+use crate::collect::kernel_file::{number_list, read_word};
+use crate::collect::{Family, Kind, Roots};
 
 /// The `cpu` collector's second half.
 pub(super) struct CpuInfo {

@@ -1,7 +1,7 @@
 //! `/proc/loadavg`: the load averages of one, five and fifteen minutes.
 
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Load averages.
 pub(super) struct Loadavg {

@@ -1,7 +1,7 @@
 //! `/proc/vmstat`: paging, swapping, faults and out-of-memory kills; the same choice of fields as node_exporter's default.
 
-use super::kernel_file::KernelFile;
-use super::{CollectError, Collector, Family, Kind, Roots};
+use crate::collect::kernel_file::KernelFile;
+use crate::collect::{CollectError, Collector, Family, Kind, Roots};
 
 /// Virtual memory events.
 pub(super) struct Vmstat {

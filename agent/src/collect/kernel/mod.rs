@@ -1,0 +1,24 @@
+//! The kernel's own accounts: processors, memory, scheduling, pressure.
+
+mod cpu;
+mod cpu_info;
+mod loadavg;
+mod meminfo;
+mod pressure;
+mod stat;
+mod vmstat;
+
+use super::{CollectConfig, Collector};
+
+/// All collectors of this folder. Opens nothing yet.
+pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
+    let roots = &config.roots;
+    vec![
+        Box::new(cpu::Cpu::new(roots)),
+        Box::new(loadavg::Loadavg::new(roots)),
+        Box::new(meminfo::Meminfo::new(roots)),
+        Box::new(pressure::Pressure::new(roots)),
+        Box::new(stat::Stat::new(roots)),
+        Box::new(vmstat::Vmstat::new(roots)),
+    ]
+}

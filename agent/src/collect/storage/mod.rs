@@ -1,0 +1,14 @@
+//! Block devices, file systems and what is built of them.
+
+mod diskstats;
+mod filesystem;
+mod mounts;
+mod statfs;
+
+use super::{CollectConfig, Collector};
+
+/// All collectors of this folder. Opens nothing yet.
+pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
+    let roots = &config.roots;
+    vec![Box::new(diskstats::Diskstats::new(roots)), Box::new(filesystem::Filesystem::new(roots))]
+}
