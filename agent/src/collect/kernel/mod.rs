@@ -1,5 +1,7 @@
 //! The kernel's own accounts: processors, memory, scheduling, pressure.
 
+pub(in crate::collect) mod cgroup2;
+mod cgroup_slices;
 mod cpu;
 mod cpu_info;
 mod loadavg;
@@ -15,6 +17,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     let roots = &config.roots;
     vec![
         Box::new(cpu::Cpu::new(roots)),
+        Box::new(cgroup_slices::CgroupSlices::new(roots)),
         Box::new(loadavg::Loadavg::new(roots)),
         Box::new(meminfo::Meminfo::new(roots)),
         Box::new(pressure::Pressure::new(roots)),
