@@ -1,6 +1,7 @@
 //! What Petrel's end-to-end tests share: the tree as text, real processes on ports of their own, waiting for conditions,
 //! and saying by name what was left out. Test code: it panics where a test would.
 
+pub mod agent_peer;
 pub mod churn;
 pub mod crash;
 pub mod dice;

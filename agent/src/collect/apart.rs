@@ -161,8 +161,8 @@ mod tests {
         assert!(matches!(apart.state, State::Idle(_)), "not due yet");
         let later = now + Duration::from_secs(60);
         apart.start(later, None);
-        assert_eq!(shown(&apart.look(later, later)), "same", "the last reading holds while the next is made");
-        assert_eq!(shown(&apart.look(later + within * 2, later)), "late");
+        assert_eq!(shown(&apart.look(later, now)), "same", "the last reading holds while the next is made");
+        assert_eq!(shown(&apart.look(later + within * 2, now)), "late");
         apart.start(later + every, None);
         gate.wait();
         assert_eq!(shown(&apart.look(later, Instant::now() + Duration::from_secs(20))), "fresh");
