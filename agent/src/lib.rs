@@ -18,6 +18,7 @@ pub mod spool;
 pub mod stream;
 pub mod telemetry;
 pub mod units;
+pub(crate) mod xml;
 pub mod yaml;
 
 pub use run_loop::{AgentError, run};

@@ -2,11 +2,13 @@
 //! A collector reads; it never decides, and one that fails never stops the others. Read on in `collectors`.
 
 mod apart;
+mod asked;
 mod cluster;
 mod collectors;
+pub(crate) mod columns;
 mod config;
 mod guests;
-mod hardware;
+pub(crate) mod hardware;
 mod kernel;
 mod kernel_file;
 mod network;

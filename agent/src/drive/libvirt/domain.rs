@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::xml::{Element, ReadXmlError, read};
+use crate::xml::{Element, ReadXmlError, read};
 
 /// One guest as `virsh dumpxml` describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

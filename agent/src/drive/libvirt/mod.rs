@@ -8,7 +8,6 @@ mod owner;
 mod pacemaker;
 mod tables;
 mod virsh;
-mod xml;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

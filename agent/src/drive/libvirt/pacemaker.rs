@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::owner::Cluster;
-use super::xml::{Element, read};
 use crate::command::Tool;
+use crate::xml::{Element, read};
 
 /// Processes of a running cluster, as `/proc/PID/comm` cuts them.
 const PROCESSES: [&str; 3] = ["pacemakerd", "corosync", "pacemaker-remot"];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::unreadable;
 use super::virsh::VirshError;
-use super::xml::read;
+use crate::xml::read;
 
 /// The host.
 #[derive(Debug, Clone, PartialEq, Eq)]
