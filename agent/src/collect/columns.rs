@@ -78,11 +78,19 @@ impl Columns {
         self.append_to(&mut families).unwrap();
         super::text::render(&families)
     }
+
+    /// The samples alone whose line the test wants.
+    #[cfg(test)]
+    pub(crate) fn samples(self, wanted: impl Fn(&str) -> bool) -> String {
+        let text = self.render();
+        text.split_inclusive('\n').filter(|line| !line.starts_with('#') && wanted(line)).collect()
+    }
 }
 
 /// The beginning of a text that is too long for a label.
 fn head(value: &str) -> &str {
-    &value[..value.floor_char_boundary(VALUE_BYTES_MAX)]
+    let end = (0..=VALUE_BYTES_MAX).rev().find(|end| value.is_char_boundary(*end));
+    &value[..end.unwrap_or_default()]
 }
 
 #[cfg(test)]

@@ -266,17 +266,14 @@ mod tests {
 
     /// Our own families of a text.
     fn ours(text: &str) -> String {
-        said(text).lines().filter(|line| line.starts_with("petrel_")).map(|line| format!("{line}\n")).collect()
+        read(text, &Zone::utc()).unwrap().samples(|line| line.starts_with("petrel_"))
     }
 
     #[test]
     fn every_series_of_the_usual_exporter_is_there() {
         let theirs = include_str!("../../../testdata/pacemaker/exporter.prom");
-        let theirs: String = theirs
-            .lines()
-            .filter(|line| !line.contains("location_constraints"))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let theirs: String =
+            theirs.split_inclusive('\n').filter(|line| !line.contains("location_constraints")).collect();
         assert_covers(&said(include_str!("../../../testdata/pacemaker/troubled.xml")), &theirs);
     }
 
