@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use petrel_tests::left_out;
 use petrel_tests::process::{program, run_to_end};
 use petrel_tests::tree::{Source, files, repository};
 
@@ -88,6 +89,24 @@ fn yaml_in_the_guide_passes_the_check() {
         }
     }
     assert!(blocks >= 7, "the guide has {blocks} examples");
+}
+
+#[test]
+fn systemd_takes_the_unit() {
+    let name = "systemd_takes_the_unit";
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        return left_out::note(name, "needs systemd-analyze");
+    }
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let unit = folder.path().join("petrel-agent.service");
+    let agent = program("petrel-agent").display().to_string();
+    let text = read("deploy/petrel-agent.service");
+    let placed = text.replace("ExecStart=/usr/bin/petrel-agent", &format!("ExecStart={agent}"));
+    assert_ne!(text, placed, "the unit starts the agent");
+    std::fs::write(&unit, placed).expect("it is writable");
+    let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output().expect("it ran before");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !words.contains("petrel-agent.service:"), "{words}");
 }
 
 /// A folder that stands for `/etc/petrel`, with the files that a config is checked with.
