@@ -168,6 +168,7 @@ impl Config {
             heartbeat: HeartbeatConfig {
                 interval: Duration::from_secs(1),
                 paths: vec![HeartbeatPath { to: heartbeat_to.to_string(), from: None }],
+                storage: Vec::new(),
             },
         }
     }
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(config.collect, RawCollectConfig::default().check().unwrap());
         assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
-        assert_eq!(config.heartbeat.interval, Duration::from_secs(1));
+        assert_eq!((config.heartbeat.interval, config.heartbeat.storage.len()), (Duration::from_secs(1), 1));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use petrel_agent::config::Config;
+use petrel_agent::heartbeat::storage;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -20,8 +21,10 @@ const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Petrel's agent: senses and hands on this host.
 #[derive(Debug, Parser)]
-#[command(name = "petrel-agent", version)]
+#[command(name = "petrel-agent", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Config file; see deploy/petrel-agent.example.yaml.
     #[arg(long, value_name = "FILE", required_unless_present = "once", conflicts_with = "once")]
     config: Option<PathBuf>,
@@ -34,6 +37,31 @@ struct Arguments {
     /// Where sysfs is mounted, for --once.
     #[arg(long, value_name = "DIR", requires = "once", default_value = "/sys")]
     sysfs: PathBuf,
+}
+
+/// What the program does beside watching.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the area on shared storage where hosts leave storage heartbeats.
+    StorageFormat {
+        /// A new file on shared storage, or a block device whose first blocks hold nothing.
+        #[arg(long, value_name = "PATH")]
+        path: PathBuf,
+        /// Hosts that the area has room for, 1 to 256.
+        #[arg(long, value_name = "N", default_value_t = 64)]
+        hosts_max: u16,
+        /// Lose what is there.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Touch shared storage for an agent that asks through pipes.
+    #[command(hide = true)]
+    StorageChild {
+        #[arg(long)]
+        path: PathBuf,
+        #[arg(long)]
+        lock: PathBuf,
+    },
 }
 
 /// Exit code for wrong use of the command line or of the config file, as clap's and `petrel`'s.
@@ -53,6 +81,16 @@ fn begin() -> anyhow::Result<ExitCode> {
     // Fails only if it was done before, and then it is done.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::StorageFormat { path, hosts_max, overwrite }) => {
+            return format_storage(&path, hosts_max, overwrite).map(|()| ExitCode::SUCCESS);
+        }
+        Some(Command::StorageChild { path, lock }) => {
+            storage::serve(&path, &lock, std::io::stdin().lock(), std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
+    }
     let Some(path) = arguments.config.filter(|_| !arguments.once) else {
         print!("{}", petrel_agent::collect::once(&arguments.procfs, &arguments.sysfs));
         return Ok(ExitCode::SUCCESS);
@@ -77,6 +115,13 @@ fn begin() -> anyhow::Result<ExitCode> {
     let outcome = runtime.block_on(run(&path, config));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn format_storage(path: &Path, hosts_max: u16, overwrite: bool) -> anyhow::Result<()> {
+    let header = storage::Header { hosts_max, area_id: rand::random(), made_at: petrel_agent::clock::wall()() };
+    storage::format(path, &header, overwrite)?;
+    println!("{} has slots for {hosts_max} hosts; name it in heartbeat.storage of each host's config", path.display());
+    Ok(())
 }
 
 /// Runs the agent until a signal ends it. SIGHUP starts it anew with the config as it then is; a bad one changes nothing.

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::collect::{CollectConfig, Collectors, Family};
 use crate::drive::InventoryHandle;
 use crate::error_chain::chain;
+use crate::heartbeat::BeatBoards;
 use crate::logs::{LogRound, LogState, LogTails};
 use crate::spool::{AppendError, Owned, SharedSpool};
 use crate::stream::encode::{self, Vanished};
@@ -38,6 +39,8 @@ pub struct Rounds {
     pub counters: Arc<StreamCounters>,
     /// What the log tails counted, as of their last round.
     pub logs: Arc<Mutex<Vec<Family>>>,
+    /// What heartbeats on storage have seen.
+    pub beats: BeatBoards,
     /// The time.
     pub clock: Clock,
 }
@@ -59,6 +62,7 @@ impl Rounds {
             let counters = Arc::clone(&self.counters);
             let mut own = self.spool.with(move |spool| telemetry::families(spool, &counters)).await;
             own.extend(self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+            own.extend(self.beats.families(std::time::Instant::now()));
             if let Some(hands) = &hands {
                 own.extend(hands.families());
                 own.extend(hands.statistics().await);

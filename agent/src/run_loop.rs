@@ -18,7 +18,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::drive::{Hands, InventoryHandle};
 use crate::error_chain::chain;
-use crate::heartbeat::{Heartbeats, Identity};
+use crate::heartbeat::storage::StorageHeartbeats;
+use crate::heartbeat::{BeatBoards, Heartbeats, Identity};
 use crate::logs::LogTails;
 use crate::rounds::{Rounds, blocking, decode_state};
 use crate::spool::{OpenSpoolError, SharedSpool, Spool};
@@ -67,6 +68,13 @@ pub enum AgentError {
     Part(#[source] Option<JoinError>),
 }
 
+/// What is open before any part of the agent starts.
+struct Opened {
+    spool: Spool,
+    client: Arc<Client>,
+    beats: BeatBoards,
+}
+
 /// The agent's tasks, in the order in which they are stopped.
 struct Parts {
     /// Told to stop; broken off if they do not.
@@ -101,17 +109,21 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
     let epoch = spool.epoch().to_owned();
     let client = Arc::new(blocking(move || Client::new(client_config, &epoch)).await?);
     let identity = identity(&config.agent, token.unwrap_or_default());
+    let storage_beats =
+        StorageHeartbeats::start(config.heartbeat.storage.clone(), &identity, &clock::wall(), &config.state_dir)
+            .map_err(AgentError::Heartbeat)?;
     let heartbeats =
         Heartbeats::start(config.heartbeat.clone(), identity, clock::wall()).map_err(AgentError::Heartbeat)?;
     let (agent, server) = (config.agent.clone(), config.servers[0].clone());
     info!(agent, %server, version = env!("CARGO_PKG_VERSION"), "agent started");
 
-    let mut parts = start(config, spool, client, rng, &cancel).await;
+    let beats = BeatBoards { storage: storage_beats.boards() };
+    let mut parts = start(config, Opened { spool, client, beats }, rng, &cancel).await;
     let ended = tokio::select! {
         () = cancel.cancelled() => None,
         ended = parts.any_ended() => Some(ended),
     };
-    parts.stop().await;
+    tokio::join!(parts.stop(), storage_beats.stop());
     heartbeats.stop().await;
     info!(agent, "agent stopped; batches that are left wait in the spool");
     match ended {
@@ -122,19 +134,15 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
     }
 }
 
-async fn start(
-    config: Config,
-    spool: Spool,
-    client: Arc<Client>,
-    mut rng: StdRng,
-    cancel: &CancellationToken,
-) -> Parts {
+async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &CancellationToken) -> Parts {
+    let Opened { spool, client, beats } = opened;
     let log_state = decode_state(spool.state(Class::Logs));
     let rounds = Rounds {
         agent: config.agent.as_str().into(),
         spool: SharedSpool::new(spool),
         counters: Arc::new(StreamCounters::default()),
         logs: Arc::default(),
+        beats,
         clock: clock::wall(),
     };
     let stop = Stop { draining: CancellationToken::new(), now: CancellationToken::new() };

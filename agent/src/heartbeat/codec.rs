@@ -3,6 +3,7 @@
 
 use petrel_models::Timestamp;
 use ring::hmac;
+use serde::{Deserialize, Serialize};
 
 /// First bytes of every datagram.
 const MAGIC: &[u8; 4] = b"PTRB";
@@ -35,7 +36,7 @@ pub struct Beat {
 }
 
 /// What a heartbeat says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BeatClass {
     /// The host is alive.
     Beat,

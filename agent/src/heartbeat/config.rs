@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::storage::{self, CheckStorageError, RawStoragePath, StoragePath};
 use crate::units::Span;
 
 /// Shorter intervals cost more than they tell; longer ones make a verdict a matter of minutes.
@@ -22,6 +23,8 @@ pub struct RawHeartbeatConfig {
     pub interval: Span,
     /// Where to beat. Empty: one path, to the first server's address and port.
     pub paths: Vec<RawHeartbeatPath>,
+    /// Areas on shared storage to beat in.
+    pub storage: Vec<RawStoragePath>,
 }
 
 /// One path as written.
@@ -42,6 +45,8 @@ pub struct HeartbeatConfig {
     pub interval: Duration,
     /// Where to beat; empty: nowhere.
     pub paths: Vec<HeartbeatPath>,
+    /// Areas on shared storage to beat in.
+    pub storage: Vec<StoragePath>,
 }
 
 /// One path.
@@ -75,11 +80,19 @@ pub enum CheckHeartbeatError {
         /// Remote address.
         to: SocketAddr,
     },
+    /// The storage section.
+    #[error(transparent)]
+    Storage(#[from] CheckStorageError),
 }
 
 impl Default for RawHeartbeatConfig {
     fn default() -> RawHeartbeatConfig {
-        RawHeartbeatConfig { enabled: true, interval: Span(Duration::from_secs(1)), paths: Vec::new() }
+        RawHeartbeatConfig {
+            enabled: true,
+            interval: Span(Duration::from_secs(1)),
+            paths: Vec::new(),
+            storage: Vec::new(),
+        }
     }
 }
 
@@ -99,10 +112,12 @@ impl RawHeartbeatConfig {
         if paths.is_empty() {
             paths.push(HeartbeatPath { to: server.to_owned(), from: None });
         }
+        let mut storage = storage::check(self.storage)?;
         if !self.enabled {
             paths.clear();
+            storage.clear();
         }
-        Ok(HeartbeatConfig { interval: self.interval.0, paths })
+        Ok(HeartbeatConfig { interval: self.interval.0, paths, storage })
     }
 }
 

@@ -1,19 +1,23 @@
 //! Heartbeats: small authenticated UDP datagrams on every configured path, never spooled. They run on a thread and a runtime
 //! of their own that touch no disk, so a host whose disk hangs still beats; that its batches stop is another path's news.
+//! `storage` has the heartbeats that do touch a disk.
 
 pub mod codec;
 mod config;
+pub mod storage;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::storage::StorageBoards;
 use crate::clock::Clock;
+use crate::collect::Family;
 use codec::{Beat, BeatClass};
 pub use config::{CheckHeartbeatError, HeartbeatConfig, HeartbeatPath, RawHeartbeatConfig, RawHeartbeatPath};
 
@@ -35,6 +39,20 @@ pub struct Identity {
     pub first_seq: u64,
     /// The agent's token, empty where none is needed.
     pub key: Vec<u8>,
+}
+
+/// What heartbeats other than those on the network have to tell as metrics. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct BeatBoards {
+    /// Storage heartbeats.
+    pub storage: StorageBoards,
+}
+
+impl BeatBoards {
+    /// All that is to be told now.
+    pub fn families(&self, now: Instant) -> Vec<Family> {
+        self.storage.families(now)
+    }
 }
 
 /// The thread that beats.

@@ -233,7 +233,11 @@ mod tests {
         let key_of = |agent: &str| (agent == "web1").then(|| b"token".to_vec());
         let receiver = tokio::spawn(run(socket, key_of, crate::clock::fixed(5), sender, cancel.clone()));
         let path = HeartbeatPath { to: to.to_string(), from: None };
-        let config = HeartbeatConfig { interval: Duration::from_millis(20), paths: vec![path.clone(), path] };
+        let config = HeartbeatConfig {
+            interval: Duration::from_millis(20),
+            paths: vec![path.clone(), path],
+            storage: Vec::new(),
+        };
         let start = |agent: &str, key: &[u8]| {
             let identity = Identity { agent: agent.to_owned(), boot_id: [3; 16], first_seq: 100, key: key.to_vec() };
             Heartbeats::start(config.clone(), identity, std::sync::Arc::new(|| 7)).unwrap()
