@@ -3,10 +3,14 @@
 
 mod corosync;
 mod corosync_stats;
+mod drbd;
+mod drbd_text;
 mod moment;
 mod pacemaker;
 mod pacemaker_constraints;
 mod pacemaker_status;
+mod sanlock;
+mod sbd;
 
 use super::{CollectConfig, Collector};
 
@@ -17,6 +21,9 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(pacemaker::Pacemaker::new(roots)),
         Box::new(pacemaker_constraints::Constraints::new(roots)),
         Box::new(corosync::Corosync::new(roots)),
+        Box::new(sbd::Sbd::new(roots)),
+        Box::new(sanlock::Sanlock::new(roots)),
+        Box::new(drbd::Drbd::new(roots)),
     ]
 }
 
