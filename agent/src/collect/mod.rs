@@ -7,6 +7,7 @@ mod cluster;
 mod collectors;
 pub(crate) mod columns;
 mod config;
+pub mod exposition;
 mod guests;
 pub(crate) mod hardware;
 mod kernel;
@@ -154,6 +155,11 @@ impl Family {
     /// Adds a point; the labels must differ from those of every other point.
     pub fn push(&mut self, labels: &[(&'static str, &str)], value: f64) {
         let labels = labels.iter().map(|(name, text)| (Cow::Borrowed(*name), Cow::Owned((*text).to_owned()))).collect();
+        self.points.push(Point { labels, value });
+    }
+
+    /// Adds a point whose label names are not known beforehand; the labels must differ from those of every other point.
+    pub fn push_owned(&mut self, labels: Vec<(Cow<'static, str>, Cow<'static, str>)>, value: f64) {
         self.points.push(Point { labels, value });
     }
 }

@@ -3,7 +3,6 @@
 
 mod remote_read;
 mod send;
-mod text;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,12 +11,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use petrel_agent::collect::exposition::{self, Format, Line, NAME};
 use reqwest::{Client, StatusCode};
 use serde_json::json;
 
 use self::remote_read::AnswerError;
 use self::send::Sender;
-use self::text::{Format, Line};
 use super::connection::{Connection, address};
 use super::progress::Progress;
 use super::{ImportArgs, exit};
@@ -108,17 +107,25 @@ async fn import_text(args: &ImportArgs, file: &Path, now: Timestamp, sender: &mu
             bail!("{}:{number}: the line is longer than {LINE_BYTES_MAX} bytes", file.display());
         }
         let read = match std::str::from_utf8(&line) {
-            Ok(line) => text::line(line.trim_end_matches('\n'), format).map_err(|error| error.to_string()),
+            Ok(line) => exposition::line(line, format).map_err(|error| error.to_string()),
             Err(_) => Err("not UTF-8".to_owned()),
         };
         match read {
-            Ok(Line::Sample { labels, value, t }) => {
-                let labels: Vec<Label> = labels.into_iter().map(|(name, value)| Label { name, value }).collect();
-                sender.add(&labels, &[Sample { value, timestamp: t.unwrap_or(default) }]).await?;
+            Ok(Line::Sample(sample)) => {
+                let name = std::iter::once((NAME.into(), sample.name));
+                let pairs = name.chain(sample.labels);
+                let mut labels: Vec<Label> =
+                    pairs.map(|(name, value)| Label { name: name.into_owned(), value: value.into_owned() }).collect();
+                labels.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+                sender.add(&labels, &[Sample { value: sample.value, timestamp: sample.t.unwrap_or(default) }]).await?;
             }
-            Ok(Line::Type { name, kind }) => remember(&mut told, sender, name, Some(kind), None),
-            Ok(Line::Help { name, help }) => remember(&mut told, sender, name, None, Some(help)),
-            Ok(Line::Nothing) => {}
+            Ok(Line::Type { name, kind }) => {
+                remember(&mut told, sender, name.into_owned(), Some(kind.to_owned()), None);
+            }
+            Ok(Line::Help { name, help }) => {
+                remember(&mut told, sender, name.into_owned(), None, Some(help.into_owned()));
+            }
+            Ok(Line::End | Line::Nothing) => {}
             Err(error) => {
                 wrong += 1;
                 if wrong <= LINES_TOLD_MAX {
