@@ -2,12 +2,16 @@
 //! all that it started; what it says is bounded. A child has a process group of its own: a Ctrl-C in the agent's terminal
 //! must not reach a migration.
 
+mod dialog;
+
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+pub use dialog::{Dialog, DialogError, SAY_BYTES_MAX};
 
 /// Most of each of its two outputs that is kept: descriptions of a few thousand guests.
 const OUTPUT_BYTES_MAX: u64 = 64 << 20;
@@ -155,13 +159,17 @@ impl Running {
     /// Ends the call and what it started, as far as that stayed in its process group. A migration that it asked for goes on
     /// in libvirtd.
     pub fn kill(mut self) {
-        // They may have ended by themselves.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        drop(self.child.kill());
-        drop(self.child.wait());
+        kill_group(&mut self.child);
     }
+}
+
+fn kill_group(child: &mut Child) {
+    // They may have ended by themselves.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    drop(child.kill());
+    drop(child.wait());
 }
 
 fn said(status: ExitStatus, out: &[u8], words: &[u8]) -> Said {

@@ -206,7 +206,7 @@ impl RawConfig {
             token_file: self.token_file,
             ca_file: self.ca_file,
             spool_budget,
-            collect,
+            collect: collect.beside(&drive),
             logs,
             heartbeat,
             drive,
@@ -292,7 +292,7 @@ mod tests {
         let text = include_str!("../../deploy/petrel-agent.example.yaml");
         let config = Config::parse(Path::new("petrel-agent.example.yaml"), text).unwrap();
         assert_eq!(config.spool_budget, SPOOL_BUDGET, "the example shows the defaults");
-        assert_eq!(config.collect, RawCollectConfig::default().check().unwrap());
+        assert_eq!(config.collect, RawCollectConfig::default().check().unwrap().beside(&config.drive));
         assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
         assert_eq!((config.heartbeat.interval, config.heartbeat.storage.len()), (Duration::from_secs(1), 1));

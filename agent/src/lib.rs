@@ -11,6 +11,7 @@ pub mod config;
 pub mod drive;
 pub mod error_chain;
 pub mod heartbeat;
+pub mod libvirt;
 pub mod logs;
 pub mod rounds;
 pub mod run_loop;

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::{haproxy, libvirt};
+use crate::libvirt::{Shell, Virsh};
 use crate::units::Bytes;
 
 /// Where operators stop everything on a host, by default.
@@ -109,7 +111,7 @@ impl Default for DriveConfig {
 }
 
 /// HAProxy's part, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyConfig {
     /// The runtime API.
     pub socket: HaproxySocket,
@@ -125,10 +127,10 @@ pub enum HaproxySocket {
 }
 
 /// libvirt's part, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibvirtConfig {
-    /// This host's libvirt.
-    pub uri: String,
+    /// The one virsh that answers questions to this host's libvirt, also those of the collectors.
+    pub shell: Arc<Shell>,
     /// Name patterns and UUIDs of the guests that may be moved.
     pub own: Vec<String>,
     /// Where others reach this libvirt; empty: not a target.
@@ -143,8 +145,6 @@ pub struct LibvirtConfig {
     pub shared_paths: Vec<PathBuf>,
     /// Metadata namespaces that name no owner.
     pub metadata_ignored: Vec<String>,
-    /// The virsh program.
-    pub virsh: PathBuf,
 }
 
 /// Why the part `drive` cannot be used.
@@ -248,7 +248,7 @@ fn check_libvirt(raw: RawLibvirtConfig) -> Result<LibvirtConfig, CheckDriveError
         return Err(value("libvirt.own", "", "write guest names, with * and ? where wanted, or UUIDs"));
     }
     Ok(LibvirtConfig {
-        uri: raw.uri,
+        shell: Arc::new(Shell::of(Virsh { program: raw.virsh, uri: raw.uri })),
         own: raw.own,
         migration_uri: raw.migration_uri,
         bandwidth_max_mib_s,
@@ -256,7 +256,6 @@ fn check_libvirt(raw: RawLibvirtConfig) -> Result<LibvirtConfig, CheckDriveError
         carries_petrel: raw.carries_petrel,
         shared_paths: raw.shared_paths,
         metadata_ignored: raw.metadata_ignored,
-        virsh: raw.virsh,
     })
 }
 
@@ -306,7 +305,7 @@ mod tests {
         check(
             "allow: [libvirt.migrate]\nlibvirt: {own: ['vm*'], bandwidth_max: 100MiB, migration_uri: 'qemu+tls://h1/system'}",
             &expect![[
-                r#"DriveConfig { allow: {"libvirt.migrate"}, hold_file: "/etc/petrel/hold", haproxy: None, libvirt: Some(LibvirtConfig { uri: "qemu:///system", own: ["vm*"], migration_uri: "qemu+tls://h1/system", bandwidth_max_mib_s: 100, migration_tls: true, carries_petrel: false, shared_paths: [], metadata_ignored: [], virsh: "virsh" }) }"#
+                r#"DriveConfig { allow: {"libvirt.migrate"}, hold_file: "/etc/petrel/hold", haproxy: None, libvirt: Some(LibvirtConfig { shell: Shell(Virsh { program: "virsh", uri: "qemu:///system" }), own: ["vm*"], migration_uri: "qemu+tls://h1/system", bandwidth_max_mib_s: 100, migration_tls: true, carries_petrel: false, shared_paths: [], metadata_ignored: [] }) }"#
             ]],
         );
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use petrel_agent::drive::{Act, ActError, Libvirt, LibvirtConfig, Opening, Read, Watch};
+use petrel_agent::libvirt::{Shell, Virsh};
 use petrel_agent::stream::protocol::{Guest, Hypervisor, Order, OrderOutcome, Owner};
 use petrel_tests::lab::Lab;
 use petrel_tests::process::wait_for;
@@ -36,7 +37,7 @@ impl Fleet {
 
     fn config(&self, host: &str) -> LibvirtConfig {
         LibvirtConfig {
-            uri: "qemu:///system".to_owned(),
+            shell: Fleet::shell(self.folder.path().join(host), "qemu:///system"),
             own: vec!["vm*".to_owned()],
             migration_uri: uri(host),
             bandwidth_max_mib_s: 200,
@@ -44,8 +45,11 @@ impl Fleet {
             carries_petrel: false,
             shared_paths: Vec::new(),
             metadata_ignored: Vec::new(),
-            virsh: self.folder.path().join(host),
         }
+    }
+
+    fn shell(program: PathBuf, uri: &str) -> Arc<Shell> {
+        Arc::new(Shell::of(Virsh { program, uri: uri.to_owned() }))
     }
 
     fn driver(&self, host: &str) -> Arc<Libvirt> {
@@ -130,7 +134,7 @@ fn hosts_and_guests_are_seen(fleet: &Fleet) {
     assert!(vm1.cpu_seconds_total > 0.0);
     assert!(fleet.see("h2").guests.is_empty());
     let mut config = fleet.config("h1");
-    config.uri = String::from("qemu:///nonsense");
+    config.shell = Fleet::shell(fleet.folder.path().join("h1"), "qemu:///nonsense");
     let blind = Libvirt::over(config, "h1".to_owned()).read();
     assert!(blind.hypervisors.is_empty() && blind.problems.len() == 1, "{blind:?}");
 }
@@ -179,7 +183,7 @@ fn foreign_guests_and_obstacles_are_refused(fleet: &Fleet) {
 
 fn a_guest_moves(fleet: &Fleet) {
     let mut blind = fleet.config("h1");
-    blind.virsh = PathBuf::from("/bin/false");
+    blind.shell = Fleet::shell(PathBuf::from("/bin/false"), "qemu:///system");
     conforms(&Subject {
         name: "libvirt",
         driver: fleet.driver("h1"),

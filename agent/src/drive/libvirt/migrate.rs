@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::super::arguments::{Arguments, meets, wrong};
 use super::super::{Act, ActError, Checked, Looked, Object, Refusal, Watch};
-use super::virsh::VirshError;
 use super::{Libvirt, MIGRATE, is_remote_uri};
 use crate::error_chain::chain;
+use crate::libvirt::VirshError;
 use crate::stream::protocol::{Guest, Order, Owner};
 
 /// One question to a libvirt, its own or the destination's.

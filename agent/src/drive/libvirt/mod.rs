@@ -2,23 +2,19 @@
 //! Never touches a guest that is not Petrel's at that moment, never moves without a bandwidth cap, and after a failure says
 //! where the guest runs. Whatever could not be read is a problem, never an empty list.
 
-mod domain;
 mod migrate;
-mod owner;
-mod pacemaker;
 mod tables;
-mod virsh;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use self::domain::{Domain, Storage, domains, obstacles};
-use self::owner::{Claims, Cluster, owner};
 use self::tables::{Job, Node, Statistics};
-use self::virsh::{Virsh, VirshError};
 use super::{LibvirtConfig, Read, Reading};
 use crate::error_chain::chain;
+use crate::libvirt::domain::{Domain, Storage, domains, obstacles};
+use crate::libvirt::owner::{Claims, Cluster, owner};
+use crate::libvirt::{Answer, Virsh, VirshError, pacemaker, unreadable};
 use crate::stream::protocol::{Guest, Hypervisor};
 
 /// Actions of this driver.
@@ -26,12 +22,8 @@ pub const ACTIONS: [&str; 1] = [MIGRATE];
 /// Moves a running guest to another host.
 pub const MIGRATE: &str = "libvirt.migrate";
 
-/// A whole reading takes some tenths of a second; a libvirt that needs longer than this is taken to hang.
+/// A whole reading takes some hundredths of a second; a libvirt that needs longer than this is taken to hang.
 const READ_WITHIN: Duration = Duration::from_secs(15);
-/// Guests asked for in one call: far below the kernel's limit of 128 KiB for one argument.
-const GUESTS_PER_CALL: usize = 200;
-/// Begins each guest's part in the answer to several commands at once.
-const MARK: &str = "@@petrel@@";
 
 /// The driver.
 #[derive(Debug)]
@@ -39,6 +31,7 @@ pub struct Libvirt {
     config: LibvirtConfig,
     /// The agent's id, which is the host's name to the server.
     host: String,
+    /// Runs what changes something, and asks other hosts; questions to this host go to the config's shell.
     virsh: Virsh,
     /// Architecture and model of the processor: they do not change while the host is up.
     cpu_model: OnceLock<String>,
@@ -54,7 +47,7 @@ struct Survey {
 impl Libvirt {
     /// A driver of this host's libvirt. `host` is the name by which the server knows the host.
     pub fn over(config: LibvirtConfig, host: String) -> Libvirt {
-        let virsh = Virsh { program: config.virsh.clone(), uri: config.uri.clone() };
+        let virsh = config.shell.virsh().clone();
         Libvirt { config, host, virsh, cpu_model: OnceLock::new() }
     }
 
@@ -69,13 +62,12 @@ impl Libvirt {
     }
 
     fn survey_once(&self, deadline: Instant) -> Result<Survey, VirshError> {
-        let parts = ["nodeinfo", "nodememstats", "list --all --uuid", "domstats --state --cpu-total --balloon --vcpu"];
-        let said = self.virsh.ask(&[&marked(&parts.map(|part| (part, part)))], deadline)?;
-        let said = sections(&said);
-        let part = |name: &str| said.get(name).copied().unwrap_or_default();
-        let node = tables::node(part(parts[0]), part(parts[1]))?;
-        let uuids: Vec<&str> = part(parts[2]).split_whitespace().collect();
-        let statistics = tables::statistics(part(parts[3]))?;
+        let parts =
+            ["nodeinfo", "nodememstats", "list --all --uuid", "domstats --nowait --state --cpu-total --balloon --vcpu"];
+        let said = self.ask(&parts, deadline)?;
+        let node = tables::node(&said[0], &said[1])?;
+        let uuids: Vec<&str> = said[2].split_whitespace().collect();
+        let statistics = tables::statistics(&said[3])?;
         let domains = self.domains(&uuids, deadline)?;
         let jobs = self.jobs(&domains, &statistics, deadline)?;
         let cluster = pacemaker::cluster();
@@ -117,11 +109,21 @@ impl Libvirt {
         }
     }
 
+    /// Asks commands that all have to succeed.
+    fn ask(&self, commands: &[&str], deadline: Instant) -> Result<Vec<String>, VirshError> {
+        let answers = self.config.shell.ask(commands, deadline)?;
+        let well = |(answer, command): (Answer, &&str)| match answer.words.as_str() {
+            "" => Ok(answer.out),
+            _ => Err(VirshError::Failed { command: self.virsh.command(&[*command]), words: answer.words }),
+        };
+        answers.into_iter().zip(commands).map(well).collect()
+    }
+
     fn domains(&self, uuids: &[&str], deadline: Instant) -> Result<Vec<Domain>, VirshError> {
+        let commands: Vec<String> = uuids.iter().map(|uuid| format!("dumpxml {uuid}")).collect();
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
         let mut all = Vec::with_capacity(uuids.len());
-        for some in uuids.chunks(GUESTS_PER_CALL) {
-            let commands: Vec<String> = some.iter().map(|uuid| format!("dumpxml {uuid}")).collect();
-            let text = self.virsh.ask(&[&commands.join("; ")], deadline)?;
+        for text in self.ask(&commands, deadline)? {
             all.extend(domains(&text).map_err(|error| unreadable("dumpxml", error.to_string()))?);
         }
         let missing = uuids.iter().find(|uuid| !all.iter().any(|domain| domain.uuid == **uuid));
@@ -135,29 +137,27 @@ impl Libvirt {
         statistics: &BTreeMap<String, Statistics>,
         deadline: Instant,
     ) -> Result<BTreeMap<String, Job>, VirshError> {
-        let active: Vec<&Domain> =
-            domains.iter().filter(|domain| statistics.get(&domain.name).is_some_and(Statistics::is_active)).collect();
+        let active = domains.iter().filter(|domain| statistics.get(&domain.name).is_some_and(Statistics::is_active));
+        let mut commands = Vec::new();
+        let mut asked: Vec<(&Domain, Vec<&str>)> = Vec::new();
+        for domain in active {
+            commands.push(format!("domjobinfo {}", domain.uuid));
+            let disks = domain.disks.iter().filter(|disk| disk.source.is_some() || disk.kind == "network");
+            // Targets are libvirt's own names (vda, sdb1); any other would be read as another word.
+            let is_plain = |target: &&str| target.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let targets: Vec<&str> = disks.map(|disk| disk.target.as_str()).filter(is_plain).collect();
+            commands.extend(targets.iter().map(|target| format!("blockjob {} {target} --raw", domain.uuid)));
+            asked.push((domain, targets));
+        }
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        let answers = self.config.shell.ask(&commands, deadline)?;
+        let mut rest = answers.as_slice();
         let mut jobs = BTreeMap::new();
-        for some in active.chunks(GUESTS_PER_CALL) {
-            let mut commands = Vec::new();
-            for domain in some {
-                commands.push((domain.uuid.clone(), format!("domjobinfo {}", domain.uuid)));
-                for disk in domain.disks.iter().filter(|disk| disk.source.is_some() || disk.kind == "network") {
-                    let target = &disk.target;
-                    // Targets are libvirt's own names (vda, sdb1); any other would be read as another word.
-                    if target.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                        let command = format!("blockjob {} {target} --raw", domain.uuid);
-                        commands.push((format!("{} {target}", domain.uuid), command));
-                    }
-                }
-            }
-            let pairs: Vec<(&str, &str)> =
-                commands.iter().map(|(key, command)| (key.as_str(), command.as_str())).collect();
-            let said = self.virsh.say(&[&marked(&pairs)], deadline)?;
-            let said_parts = sections(&said.out);
-            for domain in some {
-                jobs.insert(domain.uuid.clone(), tables::job(&domain.uuid, &said_parts, &said.words));
-            }
+        for (domain, targets) in asked {
+            let Some((own, others)) = rest.split_at_checked(1 + targets.len()) else { break };
+            let disks: Vec<(&str, &Answer)> = targets.into_iter().zip(&own[1..]).collect();
+            jobs.insert(domain.uuid.clone(), tables::job(&own[0], &disks));
+            rest = others;
         }
         Ok(jobs)
     }
@@ -172,8 +172,8 @@ impl Libvirt {
         if let Some(model) = self.cpu_model.get() {
             return Ok(model);
         }
-        let text = self.virsh.ask(&["capabilities"], Instant::now() + READ_WITHIN)?;
-        let model = tables::cpu_model(&text)?;
+        let text = self.ask(&["capabilities"], Instant::now() + READ_WITHIN)?;
+        let model = tables::cpu_model(&text[0])?;
         Ok(self.cpu_model.get_or_init(|| model))
     }
 
@@ -224,39 +224,9 @@ pub fn is_remote_uri(uri: &str) -> bool {
     })
 }
 
-/// Several commands for one virsh, each preceded by a line with its key.
-fn marked(commands: &[(&str, &str)]) -> String {
-    let one = |(key, command): &(&str, &str)| format!("echo '{MARK}{key}{MARK}'; {command}");
-    commands.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// The answers to commands of [`marked`], by key.
-fn sections(text: &str) -> BTreeMap<&str, &str> {
-    let mut parts = text.split(MARK).skip(1);
-    let mut sections = BTreeMap::new();
-    while let (Some(key), Some(said)) = (parts.next(), parts.next()) {
-        sections.insert(key, said);
-    }
-    sections
-}
-
-fn unreadable(what: &'static str, problem: String) -> VirshError {
-    VirshError::Unreadable { what, problem }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn several_answers_are_told_apart() {
-        assert_eq!(
-            marked(&[("a", "nodeinfo"), ("b c", "list")]),
-            "echo '@@petrel@@a@@petrel@@'; nodeinfo; echo '@@petrel@@b c@@petrel@@'; list"
-        );
-        let said = sections("@@petrel@@a@@petrel@@CPU: 2\n@@petrel@@b c@@petrel@@@@petrel@@d@@petrel@@x\n");
-        assert_eq!(said, BTreeMap::from([("a", "CPU: 2\n"), ("b c", ""), ("d", "x\n")]));
-    }
 
     #[test]
     fn remote_uris() {

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::unreadable;
-use super::virsh::VirshError;
+use crate::libvirt::{Answer, VirshError, domstats, unreadable};
 use crate::xml::read;
 
 /// The host.
@@ -76,53 +75,48 @@ pub fn cpu_model(capabilities: &str) -> Result<String, VirshError> {
 /// Reads `domstats`, by guest name.
 pub fn statistics(text: &str) -> Result<BTreeMap<String, Statistics>, VirshError> {
     let mut all = BTreeMap::new();
-    for block in text.split("Domain: ").skip(1) {
-        let (first, rest) = block.split_once('\n').unwrap_or((block, ""));
-        // A name may hold a quote; the ones around it are the outermost.
-        let name = first.trim().strip_prefix('\'').and_then(|name| name.strip_suffix('\''));
-        let name = name.ok_or_else(|| unreadable("domstats", format!("`{first}` is no guest")))?;
-        let values = pairs(rest, '=');
-        let get = |key: &str| number(&values, key, "domstats");
+    let wrong = |problem: String| unreadable("domstats", problem);
+    for record in domstats::records(text).map_err(wrong)? {
+        let get = |key: &str| {
+            let value = record.get(key).ok_or_else(|| wrong(format!("it has no `{key}`")))?;
+            value.parse::<u64>().map_err(|_| wrong(format!("`{key}` is `{value}`")))
+        };
         let state = get("state.state")?;
         let word = usize::try_from(state).ok().and_then(|state| STATES.get(state));
         let statistics = Statistics {
-            state: (*word.ok_or_else(|| unreadable("domstats", format!("{name} is in state {state}")))?).to_owned(),
+            state: (*word.ok_or_else(|| wrong(format!("{} is in state {state}", record.name)))?).to_owned(),
             memory_bytes: get("balloon.maximum")? << 10,
             vcpus: u32::try_from(get("vcpu.maximum")?).unwrap_or(u32::MAX),
             // Not there for a guest that does not run.
-            cpu_seconds: values.get("cpu.time").and_then(|time| time.parse::<f64>().ok()).unwrap_or(0.0) / 1e9,
+            cpu_seconds: record.get("cpu.time").and_then(|time| time.parse::<f64>().ok()).unwrap_or(0.0) / 1e9,
         };
-        all.insert(name.to_owned(), statistics);
+        all.insert(record.name.to_owned(), statistics);
     }
     Ok(all)
 }
 
-/// What is done to the guest `uuid`, from the answers to `domjobinfo` (key: the UUID) and `blockjob` (key: UUID and disk).
-/// `words` is what virsh said to its standard error. What cannot be read is an obstacle.
-pub fn job(uuid: &str, said: &BTreeMap<&str, &str>, words: &str) -> Job {
+/// What is done to a guest, from the answer to `domjobinfo` and those to `blockjob`, by disk. What cannot be read is an obstacle.
+pub fn job(info: &Answer, disks: &[(&str, &Answer)]) -> Job {
     let mut job = Job::default();
-    let info = pairs(said.get(uuid).copied().unwrap_or_default(), ':');
-    let operation = info.get("Operation").map_or("", String::as_str);
-    match info.get("Job type").map(String::as_str) {
+    let pairs = pairs(&info.out, ':');
+    let operation = pairs.get("Operation").map_or("", String::as_str);
+    match pairs.get("Job type").map(String::as_str) {
         Some("None") => {}
         Some(_) if operation.to_lowercase().contains("migration") => job.migrating = true,
         Some(kind) => job.obstacles.push(format!("a job runs on it: {operation} ({kind})")),
         // The target of a migration answers so.
-        None if words.contains("only on the source host") => job.migrating = true,
-        None => job.obstacles.push("whether a job runs on it cannot be read".to_owned()),
+        None if info.words.contains("only on the source host") => job.migrating = true,
+        None => job.obstacles.push(format!("whether a job runs on it cannot be read: {}", info.words)),
     }
     if job.migrating {
         job.obstacles.push("it is being migrated".to_owned());
     }
-    let disks: Vec<_> = said.iter().filter(|(key, _)| key.starts_with(&format!("{uuid} "))).collect();
-    // Which disk a complaint is about, it does not say.
-    if !disks.is_empty() && !words.is_empty() && !job.migrating {
-        job.obstacles.push(format!("whether block jobs run on it cannot be read: {words}"));
-    }
-    for (key, said) in disks {
-        let disk = &key[uuid.len() + 1..];
+    for (disk, answer) in disks {
+        if !answer.words.is_empty() && !job.migrating {
+            job.obstacles.push(format!("whether a block job runs on disk {disk} cannot be read: {}", answer.words));
+        }
         // `--raw` gives key=value lines for a job and nothing without one.
-        if !said.trim().is_empty() {
+        if !answer.out.trim().is_empty() {
             job.obstacles.push(format!("a block job runs on disk {disk}"));
         }
     }
@@ -177,31 +171,32 @@ mod tests {
 
     #[test]
     fn jobs_are_told() {
-        let told = |said: &[(&'static str, &'static str)], words: &str| {
-            let job = job("u1", &said.iter().copied().collect(), words);
+        let answer = |out: &str, words: &str| Answer { out: out.to_owned(), words: words.to_owned() };
+        let told = |info: (&str, &str), disk: Option<(&str, &str)>| {
+            let disk = disk.map(|(out, words)| answer(out, words));
+            let disks: Vec<(&str, &Answer)> = disk.iter().map(|disk| ("vda", disk)).collect();
+            let job = job(&answer(info.0, info.1), &disks);
             format!("{}{}", if job.migrating { "migrating: " } else { "" }, job.obstacles.join(", "))
         };
-        assert_eq!(told(&[("u1", "Job type:         None        \n\n"), ("u1 vda", "\n")], ""), "");
+        let none = ("Job type:         None        \n\n", "");
+        assert_eq!(told(none, Some(("\n", ""))), "");
         assert_eq!(
-            told(&[("u1", "Job type:         Unbounded   \nOperation:        Outgoing migration\n")], ""),
+            told(("Job type:         Unbounded   \nOperation:        Outgoing migration\n", ""), None),
             "migrating: it is being migrated"
         );
         assert_eq!(
-            told(&[("u1", "")], "Operation not supported: migration statistics are available only on the source host"),
+            told(("", "Operation not supported: migration statistics are available only on the source host"), None),
             "migrating: it is being migrated"
         );
         assert_eq!(
-            told(&[("u1", "Job type:         Unbounded   \nOperation:        Backup\n")], ""),
+            told(("Job type:         Unbounded   \nOperation:        Backup\n", ""), None),
             "a job runs on it: Backup (Unbounded)"
         );
+        assert_eq!(told(none, Some((" type=Block Copy\n cur=1\n", ""))), "a block job runs on disk vda");
         assert_eq!(
-            told(&[("u1", "Job type: None\n"), ("u1 vda", " type=Block Copy\n cur=1\n")], ""),
-            "a block job runs on disk vda"
+            told(none, Some(("", "no such disk"))),
+            "whether a block job runs on disk vda cannot be read: no such disk"
         );
-        assert_eq!(
-            told(&[("u1", "Job type: None\n"), ("u1 vda", "")], "no such disk"),
-            "whether block jobs run on it cannot be read: no such disk"
-        );
-        assert_eq!(told(&[], ""), "whether a job runs on it cannot be read");
+        assert_eq!(told(("", "no connection"), None), "whether a job runs on it cannot be read: no connection");
     }
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::shell::ShellError;
 use crate::command::{Running, Said, Tool, ToolError, shown};
 
 /// A virsh for one libvirt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Virsh {
     /// The program.
     pub program: PathBuf,
@@ -20,6 +21,9 @@ pub enum VirshError {
     /// It gave no answer.
     #[error(transparent)]
     Call(#[from] ToolError),
+    /// The one that answers all questions gave no answer.
+    #[error(transparent)]
+    Shell(#[from] ShellError),
     /// It says no.
     #[error("`{command}` said: {words}")]
     Failed {

@@ -17,22 +17,27 @@ pub enum Cluster {
     Unreadable(String),
 }
 
+/// An owner that is known by name: its word in metrics, and its name for people.
+type Known = (&'static str, &'static str);
+
+const NOVA: Known = ("nova", "OpenStack Nova");
+const OVIRT: Known = ("ovirt", "oVirt (vdsm)");
+const KUBEVIRT: Known = ("kubevirt", "KubeVirt");
+const CLOUDSTACK: Known = ("cloudstack", "CloudStack");
+/// The word for a guest whose owner is not known.
+const UNKNOWN: &str = "unknown";
+
 /// Namespaces of metadata, by their beginning, that name an owner.
-const OWNERS: [(&str, &str); 5] = [
-    ("http://openstack.org/xmlns/libvirt/nova", "OpenStack Nova"),
-    ("http://ovirt.org/", "oVirt (vdsm)"),
-    ("http://kubevirt.io", "KubeVirt"),
-    ("https://kubevirt.io", "KubeVirt"),
-    ("http://cloudstack.apache.org", "CloudStack"),
+const OWNERS: [(&str, Known); 5] = [
+    ("http://openstack.org/xmlns/libvirt/nova", NOVA),
+    ("http://ovirt.org/", OVIRT),
+    ("http://kubevirt.io", KUBEVIRT),
+    ("https://kubevirt.io", KUBEVIRT),
+    ("http://cloudstack.apache.org", CLOUDSTACK),
 ];
 /// Words in the firmware tables that name an owner, lower case.
-const FIRMWARE: [(&str, &str); 5] = [
-    ("openstack", "OpenStack Nova"),
-    ("ovirt", "oVirt (vdsm)"),
-    ("rhev", "oVirt (vdsm)"),
-    ("kubevirt", "KubeVirt"),
-    ("cloudstack", "CloudStack"),
-];
+const FIRMWARE: [(&str, Known); 5] =
+    [("openstack", NOVA), ("ovirt", OVIRT), ("rhev", OVIRT), ("kubevirt", KUBEVIRT), ("cloudstack", CLOUDSTACK)];
 /// Namespaces of metadata, by their beginning, that describe a guest and own nothing.
 const DESCRIPTIONS: [&str; 3] = [
     "http://libosinfo.org/xmlns/libvirt/domain/",
@@ -53,38 +58,47 @@ pub struct Claims<'a> {
 pub fn owner(domain: &Domain, claims: &Claims<'_>, cluster: &Cluster) -> Owner {
     match foreign(domain, claims, cluster) {
         None => Owner::Petrel,
-        Some(reason) => Owner::Foreign { reason },
+        Some((_, reason)) => Owner::Foreign { reason },
     }
 }
 
-fn foreign(domain: &Domain, claims: &Claims<'_>, cluster: &Cluster) -> Option<String> {
+/// The owner's word in metrics: `petrel`, `pacemaker`, `nova`, `ovirt`, `kubevirt`, `cloudstack` or `unknown`.
+pub fn owner_word(domain: &Domain, claims: &Claims<'_>, cluster: &Cluster) -> &'static str {
+    foreign(domain, claims, cluster).map_or("petrel", |(word, _)| word)
+}
+
+/// Why the guest is not Petrel's, with the owner's word.
+fn foreign(domain: &Domain, claims: &Claims<'_>, cluster: &Cluster) -> Option<(&'static str, String)> {
     for namespace in &domain.metadata {
-        if let Some((_, owner)) = OWNERS.iter().find(|(known, _)| namespace.starts_with(known)) {
-            return Some(format!("it belongs to {owner}, by its metadata"));
+        if let Some((_, (word, owner))) = OWNERS.iter().find(|(known, _)| namespace.starts_with(known)) {
+            return Some((word, format!("it belongs to {owner}, by its metadata")));
         }
         let described = DESCRIPTIONS.iter().any(|known| namespace.starts_with(known));
         if !described && !claims.metadata_ignored.contains(namespace) {
-            return Some(format!(
-                "its metadata {namespace} may name an owner that Petrel does not know; if not, list it under metadata_ignored"
+            return Some((
+                UNKNOWN,
+                format!(
+                    "its metadata {namespace} may name an owner that Petrel does not know; if not, list it under metadata_ignored"
+                ),
             ));
         }
     }
     let firmware = domain.firmware.to_lowercase();
-    if let Some((_, owner)) = FIRMWARE.iter().find(|(word, _)| firmware.contains(word)) {
-        return Some(format!("it belongs to {owner}, by its firmware tables"));
+    if let Some((_, (word, owner))) = FIRMWARE.iter().find(|(word, _)| firmware.contains(word)) {
+        return Some((word, format!("it belongs to {owner}, by its firmware tables")));
     }
     match cluster {
         Cluster::Absent => {}
         Cluster::Guests(guests) => {
             if let Some(resource) = guests.get(&domain.name) {
-                return Some(format!("it is Pacemaker's resource {resource}"));
+                return Some(("pacemaker", format!("it is Pacemaker's resource {resource}")));
             }
         }
-        Cluster::Unreadable(reason) => return Some(format!("Pacemaker may own it: {reason}")),
+        Cluster::Unreadable(reason) => return Some((UNKNOWN, format!("Pacemaker may own it: {reason}"))),
     }
     let claimed =
         claims.own.iter().any(|claim| claim.eq_ignore_ascii_case(&domain.uuid) || matches(claim, &domain.name));
-    (!claimed).then(|| "this host's config does not claim it (drive.libvirt.own)".to_owned())
+    (!claimed).then(|| (UNKNOWN, "this host's config does not claim it (drive.libvirt.own)".to_owned()))
 }
 
 /// Whether a name fits a pattern with `*` and `?`. O(pattern · name), without recursion.

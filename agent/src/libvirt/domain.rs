@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_guest_of_the_lab_is_read() {
-        let domains = domains(include_str!("../../../testdata/virsh-dumpxml.xml")).unwrap();
+        let domains = domains(include_str!("../../testdata/virsh-dumpxml.xml")).unwrap();
         expect![[r#"
             [Domain { uuid: "dfd9ab2e-f43a-474d-ae05-34f5adb249ea", name: "vm1", disks: [], tied: [], metadata: [], firmware: "" }, Domain { uuid: "0b1c2d3e-0000-4000-8000-00000000000a", name: "db", disks: [Disk { target: "vda", kind: "file", source: Some("/srv/vm disks/db.qcow2"), mirrored: false }, Disk { target: "vdb", kind: "file", source: Some("/var/lib/libvirt/images/db.raw"), mirrored: true }, Disk { target: "vdc", kind: "block", source: Some("/dev/vg/db"), mirrored: false }, Disk { target: "vdd", kind: "network", source: None, mirrored: false }, Disk { target: "sda", kind: "file", source: None, mirrored: false }], tied: ["passthrough device (pci)", "passthrough network device"], metadata: ["http://openstack.org/xmlns/libvirt/nova/1.1", "http://libosinfo.org/xmlns/libvirt/domain/1.0"], firmware: "OpenStack Foundation OpenStack Nova" }]"#]]
         .assert_eq(&format!("{domains:?}"));
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn obstacles_are_named() {
-        let domains = domains(include_str!("../../../testdata/virsh-dumpxml.xml")).unwrap();
+        let domains = domains(include_str!("../../testdata/virsh-dumpxml.xml")).unwrap();
         let storage = Storage::of(MOUNTS, Vec::new());
         assert!(obstacles(&domains[0], &storage).is_empty());
         expect![[r"
