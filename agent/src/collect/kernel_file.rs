@@ -76,6 +76,12 @@ impl KernelFile {
 }
 
 impl KernelText<'_> {
+    /// A text that no kernel wrote.
+    #[cfg(test)]
+    pub(in crate::collect) fn of(bytes: &[u8]) -> KernelText<'_> {
+        KernelText { path: Path::new("/test"), text: String::from_utf8_lossy(bytes) }
+    }
+
     pub(in crate::collect) fn lines(&self) -> std::str::Lines<'_> {
         self.text.lines()
     }
@@ -87,6 +93,12 @@ impl KernelText<'_> {
     /// The error for a line that makes no sense.
     pub(in crate::collect) fn malformed(&self, line: &str) -> CollectError {
         CollectError::Malformed { path: self.path.to_owned(), line: line.chars().take(LINE_SHOWN_MAX).collect() }
+    }
+
+    /// Reads a text that is one number.
+    pub(in crate::collect) fn only_number(&self) -> Result<f64, CollectError> {
+        let line = self.text.trim();
+        self.number(Some(line), line)
     }
 
     /// Reads a number out of a line.

@@ -3,6 +3,7 @@
 
 mod apart;
 mod asked;
+mod attribute;
 mod cluster;
 mod collectors;
 pub(crate) mod columns;
@@ -16,6 +17,8 @@ mod network;
 mod storage;
 mod system;
 pub mod text;
+#[cfg(test)]
+mod trial;
 pub(crate) mod zone;
 
 use std::borrow::Cow;

@@ -1,12 +1,26 @@
 //! Sensors, memory errors, power, the health of disks: what the machine itself tells.
 
+mod cpufreq;
+mod edac;
+mod hwmon;
+mod hwmon_chips;
+mod hwmon_file;
 pub(crate) mod ipmi;
 mod ipmi_local;
+mod power_supply;
+mod thermal_zone;
 
 use super::{CollectConfig, Collector};
 
 /// All collectors of this folder. Opens nothing yet.
 pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     let roots = &config.roots;
-    vec![Box::new(ipmi_local::Ipmi::new(roots))]
+    vec![
+        Box::new(cpufreq::Cpufreq::new(roots)),
+        Box::new(edac::Edac::new(roots)),
+        Box::new(hwmon::Hwmon::new(roots)),
+        Box::new(ipmi_local::Ipmi::new(roots)),
+        Box::new(power_supply::PowerSupply::new(roots)),
+        Box::new(thermal_zone::ThermalZone::new(roots)),
+    ]
 }

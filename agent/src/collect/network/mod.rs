@@ -1,11 +1,29 @@
 //! Interfaces, protocols and what they count.
 
+mod arp;
+mod bonding;
+mod conntrack;
+mod netclass;
 mod netdev;
+mod netstat;
+mod sockstat;
+mod softnet;
+mod udp_queues;
 
 use super::{CollectConfig, Collector};
 
 /// All collectors of this folder. Opens nothing yet.
 pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     let roots = &config.roots;
-    vec![Box::new(netdev::Netdev::new(roots))]
+    vec![
+        Box::new(arp::Arp::new(roots)),
+        Box::new(bonding::Bonding::new(roots)),
+        Box::new(conntrack::Conntrack::new(roots)),
+        Box::new(netclass::Netclass::new(roots, config.interval)),
+        Box::new(netdev::Netdev::new(roots)),
+        Box::new(netstat::Netstat::new(roots)),
+        Box::new(sockstat::Sockstat::new(roots)),
+        Box::new(softnet::Softnet::new(roots)),
+        Box::new(udp_queues::UdpQueues::new(roots)),
+    ]
 }

@@ -1,0 +1,145 @@
+//! How fast the processors run, may run, and who decides on it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::attribute::{Attribute, AttributeReader, Minutes, numbered_in};
+use super::super::kernel_file::number_list;
+use super::super::{CollectError, Collector, Family, Kind, Pace, Roots};
+
+/// Processor frequencies.
+pub(super) struct Cpufreq {
+    cpus: PathBuf,
+    minutes: Minutes,
+    processors: Vec<Processor>,
+    reader: AttributeReader,
+}
+
+/// Some drivers wait for milliseconds to measure a frequency.
+const EVERY: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(20);
+/// Most files that are kept open.
+const OPEN_MAX: usize = 128;
+
+/// What changes all the time: file, name after `node_cpu_`, help. In kHz.
+const CURRENT: [Limit; 2] = [
+    ("cpuinfo_cur_freq", "frequency_hertz", "Current CPU thread frequency in hertz."),
+    ("scaling_cur_freq", "scaling_frequency_hertz", "Current scaled CPU thread frequency in hertz."),
+];
+
+/// What somebody sets.
+const LIMITS: [Limit; 4] = [
+    ("cpuinfo_min_freq", "frequency_min_hertz", "Minimum CPU thread frequency in hertz."),
+    ("cpuinfo_max_freq", "frequency_max_hertz", "Maximum CPU thread frequency in hertz."),
+    ("scaling_min_freq", "scaling_frequency_min_hertz", "Minimum scaled CPU thread frequency in hertz."),
+    ("scaling_max_freq", "scaling_frequency_max_hertz", "Maximum scaled CPU thread frequency in hertz."),
+];
+
+type Limit = (&'static str, &'static str, &'static str);
+
+const KILO: f64 = 1000.0;
+
+struct Processor {
+    number: String,
+    current: [Attribute; CURRENT.len()],
+    limits: [Option<u64>; LIMITS.len()],
+    governor: String,
+    governors: Vec<String>,
+}
+
+impl Cpufreq {
+    pub(super) fn new(roots: &Roots) -> Cpufreq {
+        Cpufreq {
+            cpus: roots.sysfs.join("devices/system/cpu"),
+            minutes: Minutes::new(EVERY),
+            processors: Vec::new(),
+            reader: AttributeReader::new(),
+        }
+    }
+
+    /// Looks which processors there are, and up what seldom changes.
+    fn look_around(&mut self) {
+        let offline = number_list(&self.reader.word(&self.cpus.join("offline")).unwrap_or_default());
+        let mut numbers = numbered_in(&self.cpus, "cpu");
+        let number_of = |number: &str| number.parse::<u32>().unwrap_or(u32::MAX);
+        numbers.retain(|number| !offline.contains(&number_of(number)) && self.folder(number).is_dir());
+        numbers.sort_by_key(|number| number_of(number));
+        if numbers.iter().ne(self.processors.iter().map(|processor| &processor.number)) {
+            let made = numbers.into_iter().enumerate().map(|(place, number)| {
+                let folder = self.folder(&number);
+                Processor::new(number, &folder, place < OPEN_MAX / CURRENT.len())
+            });
+            self.processors = made.collect();
+        }
+        for processor in &mut self.processors {
+            let folder = self.cpus.join(format!("cpu{}", processor.number)).join("cpufreq");
+            processor.limits = LIMITS.map(|(file, ..)| self.reader.number(&folder.join(file)));
+            processor.governor = self.reader.word(&folder.join("scaling_governor")).unwrap_or_default();
+            let governors = self.reader.word(&folder.join("scaling_available_governors")).unwrap_or_default();
+            processor.governors = governors.split_ascii_whitespace().map(str::to_owned).collect();
+        }
+    }
+
+    fn folder(&self, number: &str) -> PathBuf {
+        self.cpus.join(format!("cpu{number}")).join("cpufreq")
+    }
+}
+
+impl Processor {
+    fn new(number: String, folder: &Path, keeps_open: bool) -> Processor {
+        Processor {
+            number,
+            current: CURRENT.map(|(file, ..)| Attribute::new(folder.join(file), keeps_open)),
+            limits: [None; LIMITS.len()],
+            governor: String::new(),
+            governors: Vec::new(),
+        }
+    }
+}
+
+impl Collector for Cpufreq {
+    fn name(&self) -> &'static str {
+        "cpufreq"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::Apart { every: EVERY, within: WITHIN }
+    }
+
+    fn collect(&mut self, families: &mut Vec<Family>) -> Result<(), CollectError> {
+        if self.minutes.is_due() {
+            self.look_around();
+        }
+        if self.processors.is_empty() {
+            self.minutes.restart();
+            return Err(CollectError::Absent { path: self.folder("0") });
+        }
+        let family = |(_, name, help): &Limit| Family::new(Kind::Gauge, format!("node_cpu_{name}"), *help);
+        let mut current = CURRENT.each_ref().map(family);
+        let mut limits = LIMITS.each_ref().map(family);
+        let mut governors =
+            Family::new(Kind::Gauge, "node_cpu_scaling_governor", "Current enabled CPU frequency governor.");
+        for processor in &mut self.processors {
+            let cpu = ("cpu", processor.number.as_str());
+            for (family, attribute) in current.iter_mut().zip(&mut processor.current) {
+                let read = self.reader.read_kept(attribute).ok().and_then(|text| text.trim().parse::<u64>().ok());
+                if let Some(frequency) = read {
+                    family.push(&[cpu], frequency as f64 * KILO);
+                }
+            }
+            for (family, limit) in limits.iter_mut().zip(processor.limits) {
+                if let Some(limit) = limit {
+                    family.push(&[cpu], limit as f64 * KILO);
+                }
+            }
+            for governor in processor.governors.iter().filter(|_| !processor.governor.is_empty()) {
+                let is_on = f64::from(u8::from(*governor == processor.governor));
+                governors.push(&[cpu, ("governor", governor)], is_on);
+            }
+        }
+        families.extend(current);
+        families.extend(limits);
+        families.push(governors);
+        Ok(())
+    }
+}
