@@ -19,6 +19,7 @@ use crate::config::{Files, Reload};
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertEngine;
 use crate::decide::verdict::{Effect as VerdictEffect, Event as VerdictEvent, VerdictBook};
+use crate::decide::witness;
 use crate::ingest::presence::Presence;
 use crate::memory::{self, Level};
 use crate::notify::Notifier;
@@ -193,7 +194,14 @@ impl Watch {
             Ok(batch) => keep(&self.store, batch, now),
             Err(error) => tracing::error!(error = chain(&error), "silent agents are not told; tried again in a second"),
         }
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdicts = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Samples are read without the lock, which every heartbeat wants.
+        let asked = verdicts().in_question(now);
+        let said: Vec<_> = asked.into_iter().map(|host| (witness::ask(&*self.store, &host, now), host)).collect();
+        let mut verdicts = verdicts();
+        for (witnessed, agent) in said {
+            verdicts.step(VerdictEvent::Witnessed { agent, witnessed }, now);
+        }
         let mut changed = false;
         for effect in verdicts.step(VerdictEvent::Tick, now) {
             changed = true;

@@ -1,5 +1,6 @@
 //! From the paths of one host to a verdict: a table, so that what is believed when can be read in one place. A host is never
-//! called dead for the silence of one path alone, nor after it said goodbye, nor while many fall silent at once.
+//! called dead for the silence of one path alone, nor while others see it alive on storage, nor after it said goodbye, nor
+//! while many fall silent at once.
 
 use std::fmt;
 
@@ -13,9 +14,9 @@ pub enum Verdict {
     Healthy,
     /// Something is missing; it may be failing, or only slow.
     Suspect,
-    /// Alive by one path and silent on another: cut off from a part of the network.
+    /// Alive by one path and silent on another: cut off from a part of the network, or from all of it.
     Isolated,
-    /// Silent on every path, two at least.
+    /// Silent on every path, two at least; or silent, and seen to be switched off.
     Dead,
     /// Nothing can be said: never heard, stopped cleanly, or the silence is more likely our own.
     Unknown,
@@ -39,6 +40,11 @@ pub struct HostView<'a> {
     pub beats: &'a [(u8, PathState)],
     /// Whether batches arrive.
     pub stream: Option<PathState>,
+    /// Whether other hosts see its record on shared storage change; `None` where nobody can tell now. What cannot be told is
+    /// no silence: storage that hangs silences everybody.
+    pub storage: Option<PathState>,
+    /// Its BMC says that it is switched off. That it is switched on would be no sign of life.
+    pub power_off: bool,
     /// The last thing heard was a goodbye.
     pub goodbye: bool,
     /// So many hosts fell silent together that the server's own network is the likelier cause.
@@ -69,6 +75,12 @@ pub enum Reason {
     StreamSilent,
     /// Batches arrive all the same.
     StreamArrives,
+    /// Other hosts see it alive on shared storage.
+    AliveOnStorage,
+    /// Other hosts see its record on shared storage stand still.
+    SilentOnStorage,
+    /// Its BMC says that it is switched off.
+    PoweredOff,
     /// Only one path is known, and one is not enough to call a host dead.
     OnePathOnly,
     /// Many hosts fell silent at once.
@@ -108,6 +120,9 @@ impl fmt::Display for Reason {
             Reason::StreamLate => f.write_str("batches are late"),
             Reason::StreamSilent => f.write_str("batches stopped"),
             Reason::StreamArrives => f.write_str("batches still arrive"),
+            Reason::AliveOnStorage => f.write_str("other hosts see it alive on shared storage"),
+            Reason::SilentOnStorage => f.write_str("other hosts see nothing of it on shared storage"),
+            Reason::PoweredOff => f.write_str("its BMC says that it is switched off"),
             Reason::OnePathOnly => f.write_str("only one path is known, too little to call the host dead"),
             Reason::ManySilentAtOnce => {
                 f.write_str("many hosts fell silent at once; the server's own network is the likelier cause")
@@ -125,11 +140,19 @@ pub fn judge(view: &HostView<'_>) -> (Verdict, Vec<Reason>) {
     let (is_beating, silent) = (count(PathState::Beating) > 0, count(PathState::Silent));
     let is_arriving = view.stream == Some(PathState::Beating);
     let all_silent = silent == view.beats.len() && matches!(view.stream, None | Some(PathState::Silent));
-    let paths = view.beats.len() + usize::from(view.stream.is_some());
+    let is_on_storage = view.storage == Some(PathState::Beating);
+    let is_off_storage = view.storage == Some(PathState::Silent);
+    let paths = view.beats.len() + usize::from(view.stream.is_some()) + usize::from(is_off_storage);
+    let is_known = !view.beats.is_empty() || view.stream.is_some();
     let mut reasons = reasons(view);
-    let verdict = if paths == 0 {
+    let verdict = if !is_known {
         reasons.push(Reason::NeverHeard);
         Verdict::Unknown
+    } else if all_silent && is_on_storage {
+        Verdict::Isolated
+    } else if all_silent && view.power_off {
+        // Another agent asked its BMC and could tell us: neither the silence nor our own network explains that away.
+        Verdict::Dead
     } else if all_silent && view.many_silent {
         reasons.push(Reason::ManySilentAtOnce);
         Verdict::Unknown
@@ -166,6 +189,17 @@ fn reasons(view: &HostView<'_>) -> Vec<Reason> {
         Some(PathState::Silent) => reasons.push(Reason::StreamSilent),
         Some(PathState::Beating) if !reasons.is_empty() => reasons.push(Reason::StreamArrives),
         Some(PathState::Beating) | None => {}
+    }
+    // Where the network says that it lives, nobody needs to be asked.
+    if !reasons.is_empty() {
+        match view.storage {
+            Some(PathState::Beating) => reasons.push(Reason::AliveOnStorage),
+            Some(PathState::Silent) => reasons.push(Reason::SilentOnStorage),
+            Some(PathState::Late) | None => {}
+        }
+        if view.power_off {
+            reasons.push(Reason::PoweredOff);
+        }
     }
     reasons
 }
@@ -214,6 +248,66 @@ mod tests {
             ls -:suspect b:isolated l:suspect s:suspect
             ss -:dead b:isolated l:suspect s:dead"]]
         .assert_eq(&table);
+    }
+
+    /// What storage and BMC change of it: for one heartbeat path and the stream, then nothing or others alive or silent on
+    /// storage, each without and with the power seen off; m where many are silent at once.
+    #[test]
+    fn the_truth_table_of_witnesses() {
+        let mut rows = Vec::new();
+        for (beats, stream, many_silent) in [
+            (PathState::Beating, Some(PathState::Beating), false),
+            (PathState::Silent, Some(PathState::Beating), false),
+            (PathState::Late, Some(PathState::Silent), false),
+            (PathState::Silent, Some(PathState::Late), false),
+            (PathState::Silent, None, false),
+            (PathState::Silent, Some(PathState::Silent), false),
+            (PathState::Silent, Some(PathState::Silent), true),
+        ] {
+            let beats = [(0, beats)];
+            let mut row = format!("{}{}", letter(beats[0].1), stream.map_or('-', letter));
+            row.push(if many_silent { 'm' } else { ' ' });
+            for storage in [None, Some(PathState::Beating), Some(PathState::Silent)] {
+                let cell = [false, true].map(|power_off| {
+                    judge(&HostView { beats: &beats, stream, storage, power_off, many_silent, goodbye: false })
+                        .0
+                        .as_str()
+                });
+                row += &format!(" {}:{}", storage.map_or('-', letter), cell.join("/"));
+            }
+            rows.push(row);
+        }
+        expect![[r#"
+            bb  -:healthy/healthy b:healthy/healthy s:healthy/healthy
+            sb  -:isolated/isolated b:isolated/isolated s:isolated/isolated
+            ls  -:suspect/suspect b:suspect/suspect s:suspect/suspect
+            sl  -:suspect/suspect b:suspect/suspect s:suspect/suspect
+            s-  -:suspect/dead b:isolated/isolated s:dead/dead
+            ss  -:dead/dead b:isolated/isolated s:dead/dead
+            ssm -:unknown/dead b:isolated/isolated s:unknown/dead"#]].assert_eq(&rows.join("\n"));
+    }
+
+    /// In the whole table, dead takes two independent witnesses, and never one that saw the host alive.
+    #[test]
+    fn no_single_path_makes_a_host_dead() {
+        let optional = [None, Some(PathState::Beating), Some(PathState::Late), Some(PathState::Silent)];
+        let mut dead = 0;
+        for number in 0..4usize.pow(4) * 4 {
+            let pick = |place: u32| optional[number / 4usize.pow(place) % 4];
+            let beats: Vec<(u8, PathState)> = (0..2).filter_map(|path| Some((path, pick(u32::from(path))?))).collect();
+            let (stream, storage) = (pick(2), pick(3));
+            let (power_off, many_silent) = (number / 256 % 2 == 1, number / 512 % 2 == 1);
+            let view = HostView { beats: &beats, stream, storage, power_off, many_silent, goodbye: false };
+            if judge(&view).0 != Verdict::Dead {
+                continue;
+            }
+            dead += 1;
+            let network: Vec<PathState> = beats.iter().map(|(_, state)| *state).chain(stream).collect();
+            let witnesses = network.len() + usize::from(storage == Some(PathState::Silent)) + usize::from(power_off);
+            assert!(network.iter().all(|state| *state == PathState::Silent) && witnesses >= 2, "{view:?}");
+            assert!(storage != Some(PathState::Beating) && !network.is_empty(), "{view:?}");
+        }
+        assert!(dead > 0);
     }
 
     #[test]

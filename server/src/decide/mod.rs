@@ -6,3 +6,4 @@ pub mod engine;
 pub mod keep;
 pub mod level;
 pub mod verdict;
+pub mod witness;

@@ -31,6 +31,8 @@ const AT_ONCE_MS: Timestamp = 30_000;
 const MANY_HOSTS: usize = 3;
 /// Hosts watched at most; the fleet has ten thousand.
 const HOSTS_MAX: usize = 20_000;
+/// Silent hosts that others are asked about in one tick.
+const QUESTIONS_MAX: usize = 256;
 /// Heartbeat paths of a host watched at most, as many as an agent may have.
 const PATHS_MAX: usize = 8;
 
@@ -52,6 +54,13 @@ pub enum Event {
     Batch {
         /// The agent's id.
         agent: String,
+    },
+    /// What others say of a host that is silent.
+    Witnessed {
+        /// The agent's id.
+        agent: String,
+        /// What they say.
+        witnessed: Witnessed,
     },
     /// A second has passed.
     Tick,
@@ -94,6 +103,15 @@ pub struct HostVerdict {
     pub heard_at: Timestamp,
 }
 
+/// What others say of a host: who shares storage with it, and who can ask its BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Witnessed {
+    /// Whether its record on shared storage changes; `None` where nobody can tell now.
+    pub storage_alive: Option<bool>,
+    /// Its BMC says that it is switched off.
+    pub power_off: bool,
+}
+
 /// All hosts heard since the start.
 #[derive(Debug, Default)]
 pub struct VerdictBook {
@@ -106,6 +124,8 @@ struct Host {
     beats: BTreeMap<u8, Path>,
     stream: Option<Path>,
     goodbye: bool,
+    /// What others said last, while it is silent.
+    witnessed: Witnessed,
     current: HostVerdict,
 }
 
@@ -135,12 +155,27 @@ impl VerdictBook {
                 Ok(host) => host.batch(now),
                 Err(refused) => return vec![refused],
             },
+            Event::Witnessed { agent, witnessed } => {
+                if let Some(host) = self.hosts.get_mut(&agent) {
+                    host.witnessed = witnessed;
+                }
+            }
             Event::Retired { agent } => {
                 self.hosts.remove(&agent);
             }
             Event::Tick => return self.tick(now),
         }
         Vec::new()
+    }
+
+    /// Hosts of which no path is beating, those first that were heard last: of them others should be asked before the next
+    /// tick. At most 256; beyond, what was said last stands. O(n log n).
+    pub fn in_question(&self, now: Timestamp) -> Vec<String> {
+        let silent = self.hosts.iter().filter(|(_, host)| host.is_in_question(now));
+        let mut silent: Vec<(Timestamp, &String)> = silent.map(|(name, host)| (host.heard_at(), name)).collect();
+        silent.sort_unstable_by(|a, b| b.cmp(a));
+        silent.truncate(QUESTIONS_MAX);
+        silent.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
     /// What is believed of every host, sorted by name.
@@ -169,8 +204,9 @@ impl VerdictBook {
             if host.goodbye {
                 continue;
             }
-            for (number, path) in &mut host.beats {
-                let number = number.to_string();
+            let numbered = host.beats.iter_mut().map(|(number, path)| (number.to_string(), path));
+            let stream = host.stream.iter_mut().map(|path| ("stream".to_owned(), path));
+            for (number, path) in numbered.chain(stream) {
                 let labels = Labels::new([
                     (NAME, "petrel_heartbeat_margin"),
                     ("instance", name.as_str()),
@@ -190,6 +226,7 @@ impl VerdictBook {
             beats: BTreeMap::new(),
             stream: None,
             goodbye: false,
+            witnessed: Witnessed::default(),
             current: HostVerdict {
                 host: name.clone(),
                 verdict: Verdict::Unknown,
@@ -256,6 +293,11 @@ impl Host {
         heard.max().unwrap_or(self.current.heard_at)
     }
 
+    /// Whether what others say of it matters.
+    fn is_in_question(&self, now: Timestamp) -> bool {
+        !self.goodbye && !self.beats.values().chain(&self.stream).any(|path| path.state(now) == PathState::Beating)
+    }
+
     /// Whether every path is silent.
     fn is_lost(&self, now: Timestamp) -> bool {
         !self.goodbye && self.beats.values().chain(&self.stream).all(|path| path.state(now) == PathState::Silent)
@@ -265,7 +307,11 @@ impl Host {
         let beats: Vec<(u8, PathState)> = self.beats.iter().map(|(number, path)| (*number, path.state(now))).collect();
         let stream = self.stream.as_ref().map(|path| path.state(now));
         let many_silent = waves.many_at(self.heard_at());
-        judge(&HostView { beats: &beats, stream, goodbye: self.goodbye, many_silent })
+        // What was said during an earlier silence is no news.
+        let witnessed = if self.is_in_question(now) { self.witnessed } else { Witnessed::default() };
+        let storage = witnessed.storage_alive.map(|alive| if alive { PathState::Beating } else { PathState::Silent });
+        let (goodbye, power_off) = (self.goodbye, witnessed.power_off);
+        judge(&HostView { beats: &beats, stream, storage, power_off, goodbye, many_silent })
     }
 }
 

@@ -163,6 +163,40 @@ fn a_pause_of_the_server_is_not_held_against_the_hosts() {
     assert!(fleet.seconds_until("a", Verdict::Dead, &BOTH[1..]) <= 40);
 }
 
+/// Both paths and the stream of a host go silent; what others say of it decides.
+#[test]
+fn a_silent_host_that_others_see_alive_is_isolated_until_they_do_not() {
+    let mut fleet = Fleet::new(0.0);
+    for _ in 0..60 {
+        fleet.second(&BOTH);
+    }
+    assert_eq!(fleet.book.in_question(fleet.now), Vec::<String>::new(), "nobody is asked about sound hosts");
+    let say = |fleet: &mut Fleet, storage_alive, power_off| {
+        assert_eq!(fleet.book.in_question(fleet.now), ["a"]);
+        let witnessed = Witnessed { storage_alive, power_off };
+        fleet.book.step(Event::Witnessed { agent: "a".to_owned(), witnessed }, fleet.now);
+        fleet.second(&BOTH[1..]);
+        fleet.verdict("a")
+    };
+    while fleet.book.in_question(fleet.now).is_empty() {
+        fleet.second(&BOTH[1..]);
+    }
+    for _ in 0..120 {
+        say(&mut fleet, Some(true), false);
+    }
+    assert_eq!(say(&mut fleet, Some(true), false), Verdict::Isolated);
+    assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::AliveOnStorage));
+    assert!(!fleet.changes.iter().any(|(_, _, to)| *to == Verdict::Dead));
+    assert_eq!(say(&mut fleet, Some(true), true), Verdict::Isolated, "who is alive is not off");
+    assert_eq!(say(&mut fleet, Some(false), false), Verdict::Dead);
+    assert_eq!(say(&mut fleet, None, false), Verdict::Dead);
+    assert_eq!(say(&mut fleet, None, true), Verdict::Dead);
+    assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::PoweredOff));
+    // What was said of it then is forgotten when it is back, with its next batch.
+    assert!(fleet.seconds_until("a", Verdict::Healthy, &BOTH) <= 11);
+    assert_eq!(fleet.book.verdict("a").unwrap().reasons, []);
+}
+
 #[test]
 fn samples_say_one_verdict_and_the_margin_of_each_path() {
     let mut fleet = Fleet::new(0.0);
@@ -183,6 +217,6 @@ fn samples_say_one_verdict_and_the_margin_of_each_path() {
         .filter(|(labels, _)| labels.name() == "petrel_heartbeat_margin")
         .map(|(_, samples)| samples[0].v)
         .collect();
-    assert_eq!(margins.len(), 2);
+    assert_eq!(margins.len(), 3, "two heartbeat paths and the stream");
     assert!(margins.iter().all(|margin| (0.5..1.0).contains(margin)), "{margins:?}");
 }
