@@ -147,8 +147,9 @@ fn assert_what_rules_read_exists(server: &Server) {
             file.text.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())),
         );
     }
-    for file in files("server/src").iter().chain(&files("agent/src")).filter(|file| file.path.ends_with("telemetry.rs"))
-    {
+    // The server names its metrics in one file, the agent each where it is made.
+    let server_names = files("server/src").into_iter().filter(|file| file.path.ends_with("telemetry.rs"));
+    for file in server_names.chain(files("agent/src")) {
         known.extend(file.text.split('"').filter(|word| word.starts_with("petrel_")).map(str::to_owned));
     }
     let files: Vec<_> = rules::shipped().iter().map(|(name, text)| (name.into(), (*text).to_owned())).collect();

@@ -265,26 +265,26 @@ mod tests {
             (PathState::Silent, Some(PathState::Silent), true),
         ] {
             let beats = [(0, beats)];
-            let mut row = format!("{}{}", letter(beats[0].1), stream.map_or('-', letter));
-            row.push(if many_silent { 'm' } else { ' ' });
-            for storage in [None, Some(PathState::Beating), Some(PathState::Silent)] {
-                let cell = [false, true].map(|power_off| {
-                    judge(&HostView { beats: &beats, stream, storage, power_off, many_silent, goodbye: false })
-                        .0
-                        .as_str()
+            let wave = if many_silent { 'm' } else { ' ' };
+            let cell = |storage: Option<PathState>| {
+                let [unknown, off] = [false, true].map(|power_off| {
+                    let goodbye = false;
+                    judge(&HostView { beats: &beats, stream, storage, power_off, goodbye, many_silent }).0
                 });
-                row += &format!(" {}:{}", storage.map_or('-', letter), cell.join("/"));
-            }
-            rows.push(row);
+                format!("{}:{unknown}/{off}", storage.map_or('-', letter))
+            };
+            let cells = [None, Some(PathState::Beating), Some(PathState::Silent)].map(cell).join(" ");
+            rows.push(format!("{}{}{wave} {cells}", letter(beats[0].1), stream.map_or('-', letter)));
         }
-        expect![[r#"
+        expect![[r"
             bb  -:healthy/healthy b:healthy/healthy s:healthy/healthy
             sb  -:isolated/isolated b:isolated/isolated s:isolated/isolated
             ls  -:suspect/suspect b:suspect/suspect s:suspect/suspect
             sl  -:suspect/suspect b:suspect/suspect s:suspect/suspect
             s-  -:suspect/dead b:isolated/isolated s:dead/dead
             ss  -:dead/dead b:isolated/isolated s:dead/dead
-            ssm -:unknown/dead b:isolated/isolated s:unknown/dead"#]].assert_eq(&rows.join("\n"));
+            ssm -:unknown/dead b:isolated/isolated s:unknown/dead"]]
+        .assert_eq(&rows.join("\n"));
     }
 
     /// In the whole table, dead takes two independent witnesses, and never one that saw the host alive.

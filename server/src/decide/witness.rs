@@ -52,8 +52,11 @@ mod tests {
     use crate::query::source::{MetricMetadata, SelectError, Selected};
     use crate::series::{Labels, Sample};
 
-    /// Samples of one metric about host `x`, by who says them.
-    struct Said(Vec<(&'static str, &'static str, Vec<(Timestamp, f64)>)>);
+    /// Metric, who says it, and when what.
+    type Statement = (&'static str, &'static str, Vec<(Timestamp, f64)>);
+
+    /// What is said about host `x`.
+    struct Said(Vec<Statement>);
 
     impl Source for Said {
         fn select(&self, matchers: &[Matcher], range: TimeRange, _: u64) -> Result<Vec<Selected>, SelectError> {
@@ -78,7 +81,7 @@ mod tests {
 
     const NOW: Timestamp = 1_000_000;
 
-    fn asked(said: Vec<(&'static str, &'static str, Vec<(Timestamp, f64)>)>) -> (Option<bool>, bool) {
+    fn asked(said: Vec<Statement>) -> (Option<bool>, bool) {
         let Witnessed { storage_alive, power_off } = ask(&Said(said), "x", NOW);
         (storage_alive, power_off)
     }
