@@ -25,6 +25,8 @@ const VALUE_BYTES_MAX: usize = 512;
 impl Columns {
     /// No points yet.
     pub(crate) fn new(all: &[Column]) -> Columns {
+        // On the way to the server a counter's name gets this ending, so any other name would change.
+        debug_assert!(all.iter().all(|(name, kind, _)| *kind != Kind::Counter || name.ends_with("_total")));
         let families = all.iter().map(|(name, kind, help)| Family::new(*kind, *name, *help)).collect();
         Columns { families, seen: HashSet::new(), dropped: 0 }
     }

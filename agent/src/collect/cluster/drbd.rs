@@ -25,7 +25,7 @@ pub(super) struct Drbd {
 const EVERY: Duration = Duration::from_secs(15);
 const WITHIN: Duration = Duration::from_secs(5);
 const STATUS: [&str; 2] = ["status", "--json"];
-/// `/proc/drbd` has some 300 bytes for each device.
+/// `/proc/drbd` has some 300 bytes for each device, the JSON some 1,000.
 const STATE_BYTES_MAX: usize = 4 << 20;
 
 pub(super) const COLUMNS: [Column; 18] = [
@@ -134,6 +134,9 @@ fn push_split_brain(file: &str, columns: &mut Columns) {
 
 /// Reads `drbdsetup status --json`: resources with devices and connections. `None` for what is no list.
 fn read_json(text: &str, columns: &mut Columns) -> Option<()> {
+    if text.len() > STATE_BYTES_MAX {
+        return None;
+    }
     let resources: Vec<Value> = serde_json::from_str(text).ok()?;
     for resource in &resources {
         let name = resource["name"].as_str().unwrap_or_default();

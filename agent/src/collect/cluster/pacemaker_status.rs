@@ -1,7 +1,7 @@
 //! What `crm_mon` says in XML, as ha_cluster_exporter's families, with what that leaves out: quorum, fencing, failed
 //! operations, node health. Pure.
 
-use crate::collect::Kind::{Counter, Gauge};
+use crate::collect::Kind::Gauge;
 use crate::collect::columns::{Column, Columns};
 use crate::collect::zone::Zone;
 use crate::xml::{self, Element};
@@ -24,11 +24,8 @@ const COLUMNS: [Column; 19] = [
     ("ha_cluster_pacemaker_maintenance_mode_enabled", Gauge, "Whether or not cluster wide maintenance-mode is enabled"),
     ("ha_cluster_pacemaker_fail_count", Gauge, "The Fail count number per node and resource id"),
     ("ha_cluster_pacemaker_migration_threshold", Gauge, "The migration_threshold number per node and resource id"),
-    (
-        "ha_cluster_pacemaker_config_last_change",
-        Counter,
-        "The timestamp of the last change of the cluster configuration",
-    ),
+    // A counter for the exporter, but counters end in `_total` on the way to the server.
+    ("ha_cluster_pacemaker_config_last_change", Gauge, "The timestamp of the last change of the cluster configuration"),
     ("petrel_pacemaker_connected", Gauge, "Whether the cluster manager of this host answers."),
     ("petrel_pacemaker_quorate", Gauge, "Whether this host's part of the cluster has quorum, as Pacemaker sees it."),
     ("petrel_pacemaker_dc_elected", Gauge, "Whether the cluster has a designated controller."),

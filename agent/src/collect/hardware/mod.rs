@@ -8,6 +8,8 @@ mod hwmon_file;
 pub(crate) mod ipmi;
 mod ipmi_local;
 mod power_supply;
+mod smart;
+mod smart_report;
 mod thermal_zone;
 
 use super::{CollectConfig, Collector};
@@ -21,6 +23,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(hwmon::Hwmon::new(roots)),
         Box::new(ipmi_local::Ipmi::new(roots)),
         Box::new(power_supply::PowerSupply::new(roots)),
+        Box::new(smart::Smart::new(roots)),
         Box::new(thermal_zone::ThermalZone::new(roots)),
     ]
 }
