@@ -25,6 +25,7 @@ use crate::rounds::{Rounds, blocking, decode_state};
 use crate::spool::{OpenSpoolError, SharedSpool, Spool};
 use crate::stream::client::{Client, ClientConfig, ClientError};
 use crate::stream::delivery::Delivery;
+use crate::stream::dictionary::Agreed;
 use crate::stream::orders;
 use crate::stream::protocol::Class;
 use crate::stream::sender::{Sender, Stop, StreamCounters};
@@ -159,6 +160,7 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
             client: Arc::clone(&client),
             spool: rounds.spool.clone(),
             delivery: Delivery::new(StdRng::seed_from_u64(rng.r#gen())),
+            agreed: Agreed::default(),
             counters: Arc::clone(&rounds.counters),
         };
         parts.senders.spawn(sender.run(stop.clone()));

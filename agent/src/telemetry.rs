@@ -48,6 +48,15 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             "Samples or records that the server left out of batches it took.",
             |class| stream.rejected[place(class)].load(Ordering::Relaxed) as f64,
         ),
+        by_class(Kind::Counter, "petrel_stream_sent_bytes_total", "Bytes of request bodies as sent.", |class| {
+            stream.sent_bytes[place(class)].load(Ordering::Relaxed) as f64
+        }),
+        family(
+            Kind::Counter,
+            "petrel_stream_dictionary_misses_total",
+            "Batches that the server could not take against a dictionary and got plain.",
+            [(vec![], stream.dictionary_misses.load(Ordering::Relaxed) as f64)],
+        ),
     ];
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_seconds(&text)) {
         families.push(family(
@@ -127,6 +136,8 @@ mod tests {
                 "petrel_stream_delivered_batches_total",
                 "petrel_stream_retried_attempts_total",
                 "petrel_stream_rejected_records_total",
+                "petrel_stream_sent_bytes_total",
+                "petrel_stream_dictionary_misses_total",
                 "petrel_agent_cpu_seconds_total",
                 "petrel_agent_resident_memory_bytes"
             ]

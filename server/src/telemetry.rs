@@ -184,6 +184,8 @@ pub fn declare_limits() {
     declare(&STORE_DAMAGE_SKIPPED, &["merge", "rollup"]);
     STORE_TAP_DROPPED.inc_by(0);
     INGEST_IN_FLIGHT_BYTES.add(0);
+    declare(&WRITE_DICTIONARIES, &["hit", "miss", "mismatch", "full"]);
+    WRITE_DICTIONARY_BYTES.add(0);
     MEMORY_LEVEL.add(0);
 }
 
@@ -229,6 +231,16 @@ pub static INGEST_LIMITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static INGEST_IN_FLIGHT_BYTES: LazyLock<IntGauge> = LazyLock::new(|| {
     gauge("petrel_ingest_in_flight_bytes", "Bytes of request bodies that are being received and decoded.")
 });
+
+/// Batches of agents and their dictionaries: `hit`, `miss` (the server holds none: the agent sends the batch plain), `mismatch` (it
+/// holds another), `full` (the agent is offered none).
+pub static WRITE_DICTIONARIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters("petrel_write_dictionaries_total", "Batches of agents and their dictionaries, by outcome.", &["outcome"])
+});
+
+/// Memory of the dictionaries of agents.
+pub static WRITE_DICTIONARY_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("petrel_write_dictionary_bytes", "Bytes held as dictionaries of agents' next batches."));
 
 /// Most of it, `write.in_flight_max`.
 pub static INGEST_IN_FLIGHT_BYTES_MAX: LazyLock<IntGauge> = LazyLock::new(|| {

@@ -12,8 +12,9 @@ use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, 
 use reqwest::{Certificate, RequestBuilder, Response, Url};
 
 use super::delivery::Reply;
+use super::dictionary::{self, Outgoing};
 use super::protocol::{
-    Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY,
+    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY,
     PATH_ORDERS,
 };
 use crate::error_chain::chain;
@@ -126,6 +127,8 @@ pub struct Delivered {
     pub message: String,
     /// Samples or records that the server took out of a batch it otherwise accepted.
     pub rejected: u64,
+    /// The batch that the server holds as dictionary for the next one.
+    pub dictionary: Option<u64>,
 }
 
 impl Client {
@@ -164,10 +167,11 @@ impl Client {
         })
     }
 
-    /// Sends one batch once.
-    pub async fn deliver(&self, batch: &Batch) -> Delivered {
+    /// Sends one batch once, with the body that it goes out with this time.
+    pub async fn deliver(&self, batch: &Batch, outgoing: &Outgoing) -> Delivered {
+        let compression = if outgoing.is_against_dictionary { dictionary::ENCODING } else { "zstd" };
         let (path, content_type, encoding) = match batch.class {
-            Class::Metrics => ("/v1/metrics", "application/x-protobuf", Some("zstd")),
+            Class::Metrics => ("/v1/metrics", "application/x-protobuf", Some(compression)),
             Class::Logs => ("/v1/logs", "application/x-protobuf", Some("zstd")),
             Class::Answers => (PATH_ANSWERS, "application/json", None),
         };
@@ -181,7 +185,7 @@ impl Client {
             .header(HEADER_EPOCH, self.epoch.clone())
             .header(HEADER_CLASS, batch.class.as_str())
             .header(HEADER_SEQ, batch.seq)
-            .body(batch.body.clone());
+            .body(outgoing.body.clone());
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
@@ -189,7 +193,7 @@ impl Client {
             Ok(response) => delivered(batch.class, response).await,
             Err(error) => {
                 self.fail_over(index);
-                Delivered { reply: Reply::Unreachable, message: chain(&error), rejected: 0 }
+                Delivered { reply: Reply::Unreachable, message: chain(&error), rejected: 0, dictionary: None }
             }
         }
     }
@@ -259,14 +263,15 @@ async fn delivered(class: Class, response: Response) -> Delivered {
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
+    let dictionary = response.headers().get(HEADER_DICTIONARY).and_then(|value| value.to_str().ok()?.parse().ok());
     let reply = Reply::Answered { status: status.as_u16(), retry_after };
     let body = bounded_body(response).await.unwrap_or_default();
     if !status.is_success() {
         let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
-        return Delivered { reply, message: format!("{status}: {text}"), rejected: 0 };
+        return Delivered { reply, message: format!("{status}: {text}"), rejected: 0, dictionary: None };
     }
     let (rejected, message) = partial_success(class, &body);
-    Delivered { reply, message, rejected }
+    Delivered { reply, message, rejected, dictionary }
 }
 
 /// What the server took out of an accepted batch.

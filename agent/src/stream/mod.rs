@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod delivery;
+pub mod dictionary;
 pub mod encode;
 pub mod orders;
 pub mod protocol;

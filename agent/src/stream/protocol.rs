@@ -14,6 +14,8 @@ pub const HEADER_EPOCH: &str = "petrel-epoch";
 pub const HEADER_CLASS: &str = "petrel-class";
 /// Header: the batch's number in its class, from 1 on. A number at or below the server's high mark is acknowledged and ignored.
 pub const HEADER_SEQ: &str = "petrel-seq";
+/// Header of an answer: the number of the batch whose body the server holds as dictionary for the next one ([`super::dictionary`]).
+pub const HEADER_DICTIONARY: &str = "petrel-dictionary";
 /// Path that takes [`OrderAnswer`] lists, as JSON, with the four headers above.
 pub const PATH_ANSWERS: &str = "/petrel/v1/answers";
 /// Path of the long-lived request for [`Order`] lists: `GET ?wait_ms=30000`, answered as soon as there is one.

@@ -11,8 +11,10 @@ use tracing::{debug, error, info, warn};
 
 use super::client::{Client, Delivered};
 use super::delivery::{Delivery, Next, RetryReason};
+use super::dictionary::{Agreed, Outgoing};
 use super::protocol::Class;
 use crate::error_chain::chain;
+use crate::rounds::blocking;
 use crate::spool::{Batch, SharedSpool};
 
 /// A line that could repeat with every batch is logged at most this often.
@@ -29,6 +31,10 @@ pub struct StreamCounters {
     pub retried: [AtomicU64; 3],
     /// Samples or records that the server took out of batches it accepted.
     pub rejected: [AtomicU64; 3],
+    /// Bytes of request bodies as sent, each attempt.
+    pub sent_bytes: [AtomicU64; 3],
+    /// Batches that the server could not take against a dictionary and got plain.
+    pub dictionary_misses: AtomicU64,
 }
 
 /// How a sender is told to stop.
@@ -50,6 +56,8 @@ pub struct Sender {
     pub spool: SharedSpool,
     /// The place between attempts.
     pub delivery: Delivery,
+    /// The dictionary that the server holds.
+    pub agreed: Agreed,
     /// What is counted.
     pub counters: Arc<StreamCounters>,
 }
@@ -65,7 +73,7 @@ impl Sender {
                 Ok(Some(batch)) => {
                     let delivered = tokio::select! {
                         () = stop.now.cancelled() => return,
-                        delivered = self.client.deliver(&batch) => delivered,
+                        delivered = self.attempt(&batch) => delivered,
                     };
                     self.settle(&batch, &delivered, &mut log).await
                 }
@@ -93,6 +101,29 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Sends a batch once: against the dictionary that the server holds, and plain at once where that is not to be had.
+    async fn attempt(&mut self, batch: &Batch) -> Delivered {
+        let (agreed, frozen) = (std::mem::take(&mut self.agreed), batch.body.clone());
+        let (outgoing, agreed) = blocking(move || (agreed.prepare(&frozen), agreed)).await;
+        self.agreed = agreed;
+        let delivered = self.client.deliver(batch, &outgoing).await;
+        self.count_sent(&outgoing);
+        if !self.agreed.step(batch.seq, outgoing, &delivered.reply, delivered.dictionary) {
+            return delivered;
+        }
+        debug!(seq = batch.seq, answer = delivered.message, "server does not hold the dictionary; batch goes out plain");
+        self.counters.dictionary_misses.fetch_add(1, Ordering::Relaxed);
+        let outgoing = Outgoing::plain(&batch.body);
+        let delivered = self.client.deliver(batch, &outgoing).await;
+        self.count_sent(&outgoing);
+        self.agreed.step(batch.seq, outgoing, &delivered.reply, delivered.dictionary);
+        delivered
+    }
+
+    fn count_sent(&self, outgoing: &Outgoing) {
+        self.counters.sent_bytes[place(self.class)].fetch_add(outgoing.body.len() as u64, Ordering::Relaxed);
     }
 
     /// Does what `delivery` says about one attempt; returns how long to wait before the next.

@@ -1,6 +1,7 @@
 //! The receivers: OTLP metrics and logs, Prometheus remote write. A thin rim around `ingest` and the store: bodies within limits
 //! in, an answer only after the commit out. Bad requests get a 4xx that says what is wrong; what may succeed later gets a 503.
 
+mod dictionary;
 mod limits;
 mod refusal;
 mod turns;
@@ -17,15 +18,17 @@ use axum::routing::post;
 use futures_util::StreamExt as _;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
-use petrel_agent::stream::protocol::{Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
+use petrel_agent::stream::dictionary::{self as coding, Dictionary};
+use petrel_agent::stream::protocol::{Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_SEQ};
 use prost::Message;
 use tokio::sync::Semaphore;
 
 use crate::api::body_deadline;
 use crate::clock::Clock;
 use crate::decide::verdict::{Event, VerdictBook};
-use crate::ingest::body::{BodyError, Buffers, decompress_snappy, decompress_within};
+use crate::ingest::body::{BodyError, Buffers, decompress_against, decompress_snappy, decompress_within};
 use crate::ingest::budget::{Budget, Held};
+use crate::ingest::dictionaries::Dictionaries;
 use crate::ingest::presence::Presence;
 use crate::ingest::problems::Problems;
 use crate::ingest::{otlp, otlp_logs, remote_write, symbols};
@@ -58,6 +61,7 @@ struct Receiver {
     seen: Arc<otlp::Seen>,
     streams: Arc<otlp::Streams>,
     turns: Arc<Turns>,
+    dictionaries: Arc<Dictionaries>,
 }
 
 /// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
@@ -83,6 +87,7 @@ pub fn router(
         seen: Arc::default(),
         streams: Arc::new(otlp::Streams::new(limits.streams)),
         turns: Arc::default(),
+        dictionaries: Arc::new(Dictionaries::new(limits.dictionaries_bytes_max)),
     })
 }
 
@@ -99,12 +104,16 @@ fn routes(receiver: Receiver) -> Router {
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
     let sent = receiver.sent(encoding, body).await?;
+    let sent = receiver.with_dictionary(sent, mark.as_ref())?;
     let labels = receiver.limits.labels;
     let decode = {
-        let (store, seen) = (Arc::clone(&receiver.store), Arc::clone(&receiver.seen));
-        move |body: &[u8]| Ok(otlp::decode(body, &store.known(), &seen, labels, None)?)
+        let (receiver, mark) = (receiver.clone(), mark.clone());
+        move |body: &[u8]| {
+            let decoded = otlp::decode(body, &receiver.store.known(), &receiver.seen, labels, None)?;
+            Ok((decoded, receiver.dictionary_of(body, mark.as_ref())))
+        }
     };
-    let (mut decoded, sent) = receiver.decode_sent(sent, decode).await?;
+    let ((mut decoded, dictionary), sent) = receiver.decode_sent(sent, decode).await?;
     let mut turn = None;
     if decoded.lanes.is_empty() {
         drop(sent);
@@ -123,7 +132,7 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
     }
     let otlp::Decoded { batch, mut problems, learned, changes, .. } = decoded;
     count(&problems);
-    let batch = Batch { mark, ..batch };
+    let batch = Batch { mark: mark.clone(), ..batch };
     let committed = match turn {
         None => receiver.append(batch).await?,
         Some(turn) => receiver.append_deltas(batch, changes, turn).await?,
@@ -136,7 +145,11 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
         rejected_data_points: problems.count() as i64,
         error_message: problems.to_string(),
     });
-    Ok(protobuf(&ExportMetricsServiceResponse { partial_success }))
+    let mut response = protobuf(&ExportMetricsServiceResponse { partial_success });
+    if let Some(seq) = mark.and_then(|mark| receiver.keep_dictionary(&mark, dictionary)) {
+        response.headers_mut().insert(HEADER_DICTIONARY, HeaderValue::from(seq));
+    }
+    Ok(response)
 }
 
 async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
@@ -227,6 +240,8 @@ impl RemoteWrite {
 struct Sent {
     encoding: String,
     bytes: Bytes,
+    /// What it is compressed against, where it is.
+    dictionary: Option<Arc<Dictionary>>,
     budget: Arc<Budget>,
     _held: Held,
 }
@@ -235,7 +250,13 @@ impl Sent {
     /// The body decompressed, and what that holds beside it.
     fn decompress(&self, bytes_max: usize) -> Result<(Cow<'_, [u8]>, Held), BodyError> {
         let mut held = self.budget.enter();
-        let body = decompress_within(&self.encoding, &self.bytes, bytes_max, &mut |bytes| held.take(bytes))?;
+        let mut take = |bytes| held.take(bytes);
+        let body = match (&self.dictionary, coding::split(&self.bytes)) {
+            (Some(dictionary), Some((_, frame))) => {
+                Cow::Owned(decompress_against(dictionary.body(), frame, bytes_max, &mut take)?)
+            }
+            _ => decompress_within(&self.encoding, &self.bytes, bytes_max, &mut take)?,
+        };
         Ok((body, held))
     }
 
@@ -249,7 +270,7 @@ impl Sent {
 impl Receiver {
     async fn sent(&self, encoding: String, body: Body) -> Result<Sent, Refusal> {
         let (bytes, held) = self.read(body).await?;
-        Ok(Sent { encoding, bytes, budget: Arc::clone(&self.budget), _held: held })
+        Ok(Sent { encoding, bytes, dictionary: None, budget: Arc::clone(&self.budget), _held: held })
     }
 
     /// Runs a decoder of an OTLP body; returns the body, too. One that is large when decompressed, whatever it was before, is
@@ -431,6 +452,10 @@ fn protobuf(message: &impl Message) -> Response {
 #[cfg(test)]
 #[path = "tests/write.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/dictionary.rs"]
+mod dictionary_tests;
 
 #[cfg(test)]
 #[path = "tests/deltas.rs"]

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
+use petrel_agent::stream::dictionary;
+use zstd::zstd_safe::{DCtx, get_error_name, get_frame_content_size};
+
 use super::budget::ExhaustedError;
 
 /// Why a body could not be read.
@@ -75,6 +78,33 @@ pub fn decompress_within<'a>(
         }
         found => Err(BodyError::Encoding { found: found.to_owned(), allowed: "gzip, zstd or none" }),
     }
+}
+
+/// Takes a frame of zstd out of its compression against a dictionary. The frame says how large it becomes, and no more is made.
+///
+/// # Errors
+/// As [`decompress_within`].
+pub fn decompress_against(
+    dictionary: &[u8],
+    frame: &[u8],
+    bytes_max: usize,
+    take: &mut Take<'_>,
+) -> Result<Vec<u8>, BodyError> {
+    let damaged = |what: &str| {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+        BodyError::Damaged { encoding: dictionary::ENCODING, source }
+    };
+    let bytes = get_frame_content_size(frame).ok().flatten().ok_or_else(|| damaged("frame does not tell its size"))?;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > bytes_max {
+        return Err(BodyError::TooLarge { bytes_max });
+    }
+    take(bytes)?;
+    let mut out = Vec::with_capacity(bytes);
+    let mut context = DCtx::try_create().ok_or_else(|| damaged("no memory for zstd"))?;
+    let written = context.decompress_using_dict(&mut out, frame, dictionary);
+    written.map_err(|code| damaged(get_error_name(code)))?;
+    Ok(out)
 }
 
 /// Takes a remote write body out of snappy's block format, into a buffer that may hold older bytes.
@@ -186,6 +216,29 @@ mod tests {
         let mut held = crate::ingest::budget::Budget::new(100_000).enter();
         let refused = decompress_within("zstd", &body, 1 << 21, &mut |bytes| held.take(bytes));
         assert!(refused.unwrap_err().to_string().starts_with("write.in_flight_max"), "after 64 KiB");
+    }
+
+    #[test]
+    fn a_body_against_a_dictionary_is_as_bounded_as_any() {
+        let dictionary = dictionary::Dictionary::new(1, &[7; 50_000]).unwrap();
+        let body = dictionary.compress(&[7; 100_000]).unwrap();
+        let (_, frame) = dictionary::split(&body).unwrap();
+        let mut asked = 0;
+        let mut decompress = |frame: &[u8], bytes_max| {
+            asked = 0;
+            decompress_against(dictionary.body(), frame, bytes_max, &mut |bytes| {
+                asked += bytes;
+                Ok(())
+            })
+        };
+        assert_eq!(decompress(frame, 100_000).unwrap(), [7; 100_000]);
+        assert!(matches!(decompress(frame, 99_999), Err(BodyError::TooLarge { .. })));
+        for at in 0..frame.len() {
+            assert!(decompress(&frame[..at], 100_000).is_err(), "torn at {at}");
+        }
+        // Two frames, of which the first alone tells its size.
+        assert!(decompress(&[frame, frame].concat(), 1 << 20).is_err());
+        assert_eq!(asked, 100_000);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod budget;
+pub mod dictionaries;
 pub mod heartbeat;
 pub mod labels;
 mod names;

@@ -274,6 +274,11 @@ impl Store {
         self.shared.memory_tight.store(is_tight, Ordering::Relaxed);
     }
 
+    /// Whether memory is scarce.
+    pub fn is_memory_tight(&self) -> bool {
+        self.shared.memory_tight.load(Ordering::Relaxed)
+    }
+
     /// Settings in force.
     pub fn options(&self) -> &StoreOptions {
         &self.shared.options

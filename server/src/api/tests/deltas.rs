@@ -41,6 +41,7 @@ fn receiver(store: &Arc<Store>, streams: StreamLimits) -> Receiver {
         seen: Arc::default(),
         streams: Arc::new(otlp::Streams::new(streams)),
         turns: Arc::default(),
+        dictionaries: Arc::new(Dictionaries::new(0)),
     }
 }
 

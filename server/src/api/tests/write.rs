@@ -16,14 +16,14 @@ use crate::ingest::labels::LabelLimits;
 use crate::query::source::{Source as _, TimeRange};
 use crate::store::StoreOptions;
 
-const NOW: i64 = 1_790_000_000_000;
+pub(super) const NOW: i64 = 1_790_000_000_000;
 const AGENT: [(&str, &str); 4] =
     [(HEADER_AGENT, "h1"), (HEADER_EPOCH, "abc"), (HEADER_CLASS, "metrics"), (HEADER_SEQ, "1")];
 
-struct Server {
+pub(super) struct Server {
     _dir: TempDir,
-    store: Arc<Store>,
-    router: Router,
+    pub(super) store: Arc<Store>,
+    pub(super) router: Router,
 }
 
 fn server(options: StoreOptions) -> Server {
@@ -34,9 +34,17 @@ fn server(options: StoreOptions) -> Server {
     Server { _dir: dir, store, router }
 }
 
-fn limits() -> WriteLimits {
+pub(super) fn limits() -> WriteLimits {
     let limits = RawWriteLimits::default().check().unwrap();
     WriteLimits { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20, in_flight_bytes_max: 4 << 20, ..limits }
+}
+
+pub(super) fn server_with(limits: WriteLimits) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { disk_reserve_bytes: 0, ..StoreOptions::default() };
+    let store = Store::open(dir.path(), options, &[], NOW).unwrap();
+    let router = router(Arc::clone(&store), clock::fixed(NOW), limits, Arc::default(), Arc::default());
+    Server { _dir: dir, store, router }
 }
 
 fn plain() -> Server {
@@ -69,7 +77,7 @@ impl Server {
     }
 }
 
-fn otlp(values: &[(i64, f64)]) -> Vec<u8> {
+pub(super) fn otlp(values: &[(i64, f64)]) -> Vec<u8> {
     let point = |&(t, v): &(i64, f64)| NumberDataPoint {
         time_unix_nano: t as u64 * 1_000_000,
         value: Some(Value::AsDouble(v)),

@@ -21,6 +21,9 @@ pub struct RawWriteLimits {
     pub in_flight_max: Bytes,
     /// Longest time from the head of a request, on any path, to the end of its body.
     pub body_timeout: Span,
+    /// Most memory for the last batch of each agent, against which its next one is compressed: about 150 bytes a series, and a third
+    /// of the bytes on the wire; agents beyond it send whole batches. 0B offers it to nobody.
+    pub dictionaries_max: Bytes,
     /// Most labels of a series, its name among them; others are refused.
     pub labels_max: u64,
     /// Longest name of a label.
@@ -44,6 +47,8 @@ impl Default for RawWriteLimits {
             in_flight_max: Bytes(256 << 20),
             // Prometheus gives a request up after 30 s, an agent of ours after 30 s.
             body_timeout: Span(Duration::from_secs(60)),
+            // Seventeen hundred hosts with a thousand series each.
+            dictionaries_max: Bytes(256 << 20),
             labels_max: labels_max as u64,
             label_name_bytes_max: Bytes(name_bytes_max as u64),
             label_value_bytes_max: Bytes(value_bytes_max as u64),
@@ -64,6 +69,8 @@ pub struct WriteLimits {
     pub in_flight_bytes_max: usize,
     /// Longest time that a body may take to arrive.
     pub body_timeout: Duration,
+    /// Most bytes of agents' dictionaries; 0 for none.
+    pub dictionaries_bytes_max: usize,
     /// What labels may be.
     pub labels: LabelLimits,
     /// What is kept of streams of deltas.
@@ -154,6 +161,7 @@ impl RawWriteLimits {
             decoded_bytes_max,
             in_flight_bytes_max: usize::try_from(self.in_flight_max.0).unwrap_or(usize::MAX),
             body_timeout: self.body_timeout.0,
+            dictionaries_bytes_max: within("dictionaries_max", self.dictionaries_max, (0, 1 << 40))?,
             labels: LabelLimits {
                 labels_max: self.labels_max as usize,
                 name_bytes_max: within("label_name_bytes_max", self.label_name_bytes_max, (32, 64 << 10))?,
@@ -188,6 +196,10 @@ mod tests {
             (
                 told(&|raw| raw.in_flight_max = Bytes(95 << 20)),
                 format!("write.in_flight_max: 95MiB {within} at least 96MiB, body_max and decoded_max together"),
+            ),
+            (
+                told(&|raw| raw.dictionaries_max = Bytes(2 << 40)),
+                format!("write.dictionaries_max: 2TiB {within} 0B to 1TiB"),
             ),
             (told(&|raw| raw.labels_max = 7), format!("write.labels_max: 7 {within} 8 to 1024")),
             (

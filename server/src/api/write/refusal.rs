@@ -31,6 +31,8 @@ pub(super) enum Refusal {
     Turn,
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error("the dictionary that this body is compressed against is not held here; send the batch without")]
+    Dictionary,
     #[error("content type `{found}` is not taken here; send {allowed}")]
     ContentType { found: String, allowed: &'static str },
     #[error(transparent)]
@@ -66,6 +68,7 @@ impl Refusal {
             Refusal::Body(BodyError::Encoding { .. }) | Refusal::ContentType { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
+            Refusal::Dictionary => StatusCode::CONFLICT,
             Refusal::Append(error) if !error.is_transient() => StatusCode::TOO_MANY_REQUESTS,
             // A log line that cannot be written now can be once the disk is well again; agents keep it.
             Refusal::Append(_)
