@@ -14,8 +14,8 @@ use reqwest::{Certificate, RequestBuilder, Response, Url};
 use super::delivery::Reply;
 use super::dictionary::{self, Outgoing};
 use super::protocol::{
-    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY,
-    PATH_ORDERS,
+    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS,
+    PATH_INVENTORY, PATH_ORDERS,
 };
 use crate::error_chain::chain;
 use crate::spool::Batch;

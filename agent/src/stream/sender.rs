@@ -113,7 +113,11 @@ impl Sender {
         if !self.agreed.step(batch.seq, outgoing, &delivered.reply, delivered.dictionary) {
             return delivered;
         }
-        debug!(seq = batch.seq, answer = delivered.message, "server does not hold the dictionary; batch goes out plain");
+        debug!(
+            seq = batch.seq,
+            answer = delivered.message,
+            "server does not hold the dictionary; batch goes out plain"
+        );
         self.counters.dictionary_misses.fetch_add(1, Ordering::Relaxed);
         let outgoing = Outgoing::plain(&batch.body);
         let delivered = self.client.deliver(batch, &outgoing).await;

@@ -106,7 +106,9 @@ async fn without_room_or_where_it_is_switched_off_nobody_is_offered_one() {
 async fn where_memory_is_scarce_dictionaries_go_first() {
     let server = server_with(limits());
     let mut agreed = Agreed::default();
-    for (seq, is_tight, expected) in [(1, false, false), (2, false, true), (3, true, true), (4, true, false), (5, false, false)] {
+    for (seq, is_tight, expected) in
+        [(1, false, false), (2, false, true), (3, true, true), (4, true, false), (5, false, false)]
+    {
         server.store.set_memory_tight(is_tight);
         assert_eq!(deliver(&server, &mut agreed, "e", seq).await, expected, "batch {seq}");
     }

@@ -39,12 +39,10 @@ impl Receiver {
 
     /// Keeps it once its batch is committed; returns the number that the agent is told.
     pub(super) fn keep_dictionary(&self, mark: &Mark, dictionary: Option<Dictionary>) -> Option<u64> {
-        match dictionary {
-            Some(dictionary) => self.dictionaries.keep(mark, dictionary, (self.clock)()).then_some(mark.seq),
-            None => {
-                self.dictionaries.forget(mark);
-                None
-            }
-        }
+        let Some(dictionary) = dictionary else {
+            self.dictionaries.forget(mark);
+            return None;
+        };
+        self.dictionaries.keep(mark, dictionary, (self.clock)()).then_some(mark.seq)
     }
 }
