@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod drive;
 pub mod error_chain;
+pub mod haproxy;
 pub mod heartbeat;
 pub mod libvirt;
 pub mod logs;

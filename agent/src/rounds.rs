@@ -65,7 +65,6 @@ impl Rounds {
             own.extend(self.beats.families(std::time::Instant::now()));
             if let Some(hands) = &hands {
                 own.extend(hands.families());
-                own.extend(hands.statistics().await);
             }
             let agent = Arc::clone(&self.agent);
             let encoded;

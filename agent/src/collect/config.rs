@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Collector;
 use super::collectors::names;
-use crate::drive::{DriveConfig, LibvirtConfig};
+use crate::drive::{DriveConfig, HaproxyConfig, LibvirtConfig};
 use crate::units::Span;
 
 /// Collectors as written in the agent's config.
@@ -41,6 +41,8 @@ pub struct CollectConfig {
     all: bool,
     /// The libvirt that the driver uses, where the config names one.
     pub(super) libvirt: Option<LibvirtConfig>,
+    /// The same of HAProxy.
+    pub(super) haproxy: Option<HaproxyConfig>,
 }
 
 /// Where the kernel's trees are mounted.
@@ -110,7 +112,7 @@ impl RawCollectConfig {
         }
         let roots = Roots { procfs: self.procfs.clone(), sysfs: self.sysfs.clone(), rootfs: self.rootfs.clone() };
         let (with, without) = (self.with.clone(), self.without.clone());
-        let config = CollectConfig { interval, roots, with, without, all: false, libvirt: None };
+        let config = CollectConfig { interval, roots, with, without, all: false, libvirt: None, haproxy: None };
         let known = names(&config);
         for (key, wanted) in [("with", &config.with), ("without", &config.without)] {
             if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
@@ -132,12 +134,20 @@ impl CollectConfig {
         };
         let roots = Roots { procfs: procfs.to_owned(), sysfs: sysfs.to_owned(), rootfs };
         let interval = RawCollectConfig::default().interval.0;
-        CollectConfig { interval, roots, with: Vec::new(), without: Vec::new(), all: false, libvirt: None }
+        CollectConfig {
+            interval,
+            roots,
+            with: Vec::new(),
+            without: Vec::new(),
+            all: false,
+            libvirt: None,
+            haproxy: None,
+        }
     }
 
     /// The same, with guests and balancers looked for where the drivers find them.
     pub fn beside(self, drive: &DriveConfig) -> CollectConfig {
-        CollectConfig { libvirt: drive.libvirt.clone(), ..self }
+        CollectConfig { libvirt: drive.libvirt.clone(), haproxy: drive.haproxy.clone(), ..self }
     }
 
     /// The same with every collector, also those that are off by default.

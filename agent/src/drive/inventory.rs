@@ -17,9 +17,6 @@ use crate::stream::protocol::Inventory;
 /// A reading that takes longer is reported as hanging. Drivers end their calls sooner by themselves.
 const READ_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Drivers end their statistics within half a second by themselves.
-const STATISTICS_DEADLINE: Duration = Duration::from_secs(1);
-
 /// Reads inventories. Cheap to clone.
 #[derive(Clone)]
 pub struct InventoryHandle {
@@ -36,20 +33,18 @@ pub(super) struct Reader {
     read: Arc<dyn Read>,
     /// A read that hangs keeps this set, so that hanging reads never pile up.
     busy: Arc<AtomicBool>,
-    /// The same for statistics.
-    counting: Arc<AtomicBool>,
 }
 
 impl Reader {
     pub(super) fn of(read: Arc<dyn Read>) -> Reader {
-        Reader { read, busy: Arc::default(), counting: Arc::default() }
+        Reader { read, busy: Arc::default() }
     }
 
     async fn read(&self) -> Result<Reading, String> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err("an earlier read still hangs".to_owned());
         }
-        let Reader { read, busy, .. } = self.clone();
+        let Reader { read, busy } = self.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let done = Unset(busy);
             let reading = read.read();
@@ -111,30 +106,6 @@ impl InventoryHandle {
             }
         }
         inventory
-    }
-
-    /// The platforms' own statistics as of this moment. A driver whose last call hangs is left out.
-    pub async fn statistics(&self) -> Vec<Family> {
-        let mut calls = tokio::task::JoinSet::new();
-        for Reader { read, counting, .. } in self.readers.clone() {
-            if !counting.swap(true, Ordering::AcqRel) {
-                let done = Unset(counting);
-                calls.spawn_blocking(move || {
-                    let _done = done;
-                    read.statistics()
-                });
-            }
-        }
-        let mut families = Vec::new();
-        let collect = async {
-            while let Some(call) = calls.join_next().await {
-                families.extend(call.unwrap_or_default());
-            }
-        };
-        // What does not answer in time is missing from this round; its thread ends by itself.
-        let _ = tokio::time::timeout(STATISTICS_DEADLINE, collect).await;
-        calls.detach_all();
-        families
     }
 
     /// The hands' own counters, for the agent's metrics.

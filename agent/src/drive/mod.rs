@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::collect::Family;
 use crate::stream::protocol::{BalancerServer, Hypervisor, Order};
 
 /// A JSON object, as orders and answers carry them.
@@ -48,12 +47,6 @@ pub trait Read: Send + Sync {
 
     /// Everything the driver sees now.
     fn read(&self) -> Reading;
-
-    /// The platform's own statistics now, for a round of samples. Ends within half a second; empty where the platform has none
-    /// or does not answer.
-    fn statistics(&self) -> Vec<Family> {
-        Vec::new()
-    }
 }
 
 /// The changing half of a driver.

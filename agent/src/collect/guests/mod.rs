@@ -1,6 +1,9 @@
-//! Guests and what they use, as the hypervisor tells: libvirt (`libvirt`, with `figures` and `jobs`; `pools`).
+//! Guests and what they use, as the hypervisor tells: libvirt (`libvirt`, with `figures` and `jobs`; `pools`); and HAProxy, which
+//! stands before them (`haproxy`).
 
 mod figures;
+mod haproxy;
+mod haproxy_figures;
 mod jobs;
 mod libvirt;
 mod pools;
@@ -24,7 +27,11 @@ const SOCKETS: [&str; 4] = [
 /// All collectors of this folder. Opens nothing yet.
 pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     let source = Arc::new(LibvirtSource::of(config));
-    vec![Box::new(libvirt::Libvirt::new(Arc::clone(&source))), Box::new(pools::Pools::new(source))]
+    vec![
+        Box::new(libvirt::Libvirt::new(Arc::clone(&source))),
+        Box::new(pools::Pools::new(source)),
+        Box::new(haproxy::Haproxy::new(config)),
+    ]
 }
 
 /// The libvirt that the collectors ask: the driver's where the config names one, else the one of this host.

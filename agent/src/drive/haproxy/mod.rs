@@ -2,20 +2,17 @@
 //! Never touches a server in maintenance, which is an operator's word, and never takes the last active server of a
 //! backend away. Every change is read back before it counts as done.
 
-mod metrics;
-mod runtime;
 mod tables;
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use self::runtime::{Runtime, RuntimeError};
 use self::tables::{Admin, Server, servers};
 use super::arguments::{Arguments, meets, wrong};
 use super::{Act, ActError, Checked, HaproxyConfig, Looked, Object, Read, Reading, Refusal, Watch};
-use crate::collect::Family;
 use crate::error_chain::chain;
+use crate::haproxy::{Runtime, RuntimeError};
 use crate::stream::protocol::{BalancerServer, Order};
 
 /// Actions of this driver.
@@ -26,9 +23,6 @@ const KNOWN: &str = "haproxy.drain, haproxy.ready and haproxy.set_weight";
 const WEIGHT_MAX: u64 = 256;
 /// HAProxy answers within milliseconds; one that does not within this is taken to hang.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// Statistics are part of a round of samples, which they must not hold up.
-const STATISTICS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The driver.
 #[derive(Debug)]
@@ -108,11 +102,6 @@ impl Read for Haproxy {
             Ok(servers) => Reading { balancer_servers: balancer_servers(&servers), ..Reading::default() },
             Err(error) => Reading { problems: vec![chain(&error)], ..Reading::default() },
         }
-    }
-
-    /// Nothing while HAProxy does not answer: the inventory says why.
-    fn statistics(&self) -> Vec<Family> {
-        self.servers(STATISTICS_WITHIN).map_or_else(|_| Vec::new(), |servers| metrics::families(&servers))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::super::HaproxySocket;
+use crate::drive::HaproxySocket;
 
 /// Statistics of about ten thousand servers.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
