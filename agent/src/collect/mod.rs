@@ -16,6 +16,7 @@ mod kernel_file;
 mod network;
 mod storage;
 mod system;
+mod tables;
 pub mod text;
 #[cfg(test)]
 mod trial;

@@ -3,12 +3,17 @@
 mod arp;
 mod bonding;
 mod conntrack;
+mod infiniband;
+mod infiniband_counters;
+mod ipvs;
+mod lnstat;
 mod netclass;
 mod netdev;
 mod netstat;
 mod sockstat;
 mod softnet;
 mod udp_queues;
+mod xfrm;
 
 use super::{CollectConfig, Collector};
 
@@ -25,5 +30,9 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(sockstat::Sockstat::new(roots)),
         Box::new(softnet::Softnet::new(roots)),
         Box::new(udp_queues::UdpQueues::new(roots)),
+        Box::new(infiniband::Infiniband::new(roots)),
+        Box::new(ipvs::Ipvs::new(roots)),
+        Box::new(lnstat::Lnstat::new(roots)),
+        Box::new(xfrm::Xfrm::new(roots)),
     ]
 }

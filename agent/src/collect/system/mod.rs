@@ -1,5 +1,6 @@
 //! What the host is and runs: its time, name, versions, units.
 
+mod os;
 mod time;
 mod uname;
 
@@ -8,5 +9,5 @@ use super::{CollectConfig, Collector};
 /// All collectors of this folder. Opens nothing yet.
 pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     let roots = &config.roots;
-    vec![Box::new(time::Time::new(roots)), Box::new(uname::Uname)]
+    vec![Box::new(os::Os::new(roots)), Box::new(time::Time::new(roots)), Box::new(uname::Uname)]
 }
