@@ -169,6 +169,7 @@ impl Config {
                 interval: Duration::from_secs(1),
                 paths: vec![HeartbeatPath { to: heartbeat_to.to_string(), from: None }],
                 storage: Vec::new(),
+                hardware: Vec::new(),
             },
         }
     }
@@ -248,7 +249,8 @@ fn check_server(text: &str, has_token: bool) -> Result<Url, ValueProblem> {
     if has_token { Ok(url) } else { Err(ValueProblem::NoToken(text.to_owned())) }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL leads to this machine without a network.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -296,6 +298,7 @@ mod tests {
         assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
         assert_eq!((config.heartbeat.interval, config.heartbeat.storage.len()), (Duration::from_secs(1), 1));
+        assert_eq!(config.heartbeat.hardware.len(), 2);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::drive::{Hands, InventoryHandle};
 use crate::error_chain::chain;
+use crate::heartbeat::hardware::HardwareHeartbeats;
 use crate::heartbeat::storage::StorageHeartbeats;
 use crate::heartbeat::{BeatBoards, Heartbeats, Identity};
 use crate::logs::LogTails;
@@ -113,18 +114,19 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
     let storage_beats =
         StorageHeartbeats::start(config.heartbeat.storage.clone(), &identity, &clock::wall(), &config.state_dir)
             .map_err(AgentError::Heartbeat)?;
+    let hardware_beats = HardwareHeartbeats::start(config.heartbeat.hardware.clone()).map_err(AgentError::Heartbeat)?;
     let heartbeats =
         Heartbeats::start(config.heartbeat.clone(), identity, clock::wall()).map_err(AgentError::Heartbeat)?;
     let (agent, server) = (config.agent.clone(), config.servers[0].clone());
     info!(agent, %server, version = env!("CARGO_PKG_VERSION"), "agent started");
 
-    let beats = BeatBoards { storage: storage_beats.boards() };
+    let beats = BeatBoards { storage: storage_beats.boards(), hardware: hardware_beats.boards() };
     let mut parts = start(config, Opened { spool, client, beats }, rng, &cancel).await;
     let ended = tokio::select! {
         () = cancel.cancelled() => None,
         ended = parts.any_ended() => Some(ended),
     };
-    tokio::join!(parts.stop(), storage_beats.stop());
+    tokio::join!(parts.stop(), storage_beats.stop(), hardware_beats.stop());
     heartbeats.stop().await;
     info!(agent, "agent stopped; batches that are left wait in the spool");
     match ended {

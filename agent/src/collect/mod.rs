@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use self::collectors::Collectors;
 pub use self::config::{CheckCollectConfigError, CollectConfig, RawCollectConfig, Roots};
+pub(crate) use self::hardware::ipmi;
 
 /// A source of samples on this host.
 ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::hardware::{self, Bmc, CheckHardwareError, RawBmc};
 use super::storage::{self, CheckStorageError, RawStoragePath, StoragePath};
 use crate::units::Span;
 
@@ -25,6 +26,8 @@ pub struct RawHeartbeatConfig {
     pub paths: Vec<RawHeartbeatPath>,
     /// Areas on shared storage to beat in.
     pub storage: Vec<RawStoragePath>,
+    /// BMCs of other hosts to ask.
+    pub hardware: Vec<RawBmc>,
 }
 
 /// One path as written.
@@ -47,6 +50,8 @@ pub struct HeartbeatConfig {
     pub paths: Vec<HeartbeatPath>,
     /// Areas on shared storage to beat in.
     pub storage: Vec<StoragePath>,
+    /// BMCs of other hosts to ask.
+    pub hardware: Vec<Bmc>,
 }
 
 /// One path.
@@ -83,6 +88,9 @@ pub enum CheckHeartbeatError {
     /// The storage section.
     #[error(transparent)]
     Storage(#[from] CheckStorageError),
+    /// The hardware section.
+    #[error(transparent)]
+    Hardware(#[from] CheckHardwareError),
 }
 
 impl Default for RawHeartbeatConfig {
@@ -92,6 +100,7 @@ impl Default for RawHeartbeatConfig {
             interval: Span(Duration::from_secs(1)),
             paths: Vec::new(),
             storage: Vec::new(),
+            hardware: Vec::new(),
         }
     }
 }
@@ -113,11 +122,13 @@ impl RawHeartbeatConfig {
             paths.push(HeartbeatPath { to: server.to_owned(), from: None });
         }
         let mut storage = storage::check(self.storage)?;
+        let mut hardware = hardware::check(self.hardware)?;
         if !self.enabled {
             paths.clear();
             storage.clear();
+            hardware.clear();
         }
-        Ok(HeartbeatConfig { interval: self.interval.0, paths, storage })
+        Ok(HeartbeatConfig { interval: self.interval.0, paths, storage, hardware })
     }
 }
 

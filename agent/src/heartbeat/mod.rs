@@ -1,9 +1,10 @@
 //! Heartbeats: small authenticated UDP datagrams on every configured path, never spooled. They run on a thread and a runtime
 //! of their own that touch no disk, so a host whose disk hangs still beats; that its batches stop is another path's news.
-//! `storage` has the heartbeats that do touch a disk.
+//! `storage` has the heartbeats that do touch a disk, `hardware` what BMCs say of their hosts.
 
 pub mod codec;
 mod config;
+pub mod hardware;
 pub mod storage;
 
 use std::io;
@@ -15,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::hardware::BmcBoards;
 use self::storage::StorageBoards;
 use crate::clock::Clock;
 use crate::collect::Family;
@@ -46,12 +48,16 @@ pub struct Identity {
 pub struct BeatBoards {
     /// Storage heartbeats.
     pub storage: StorageBoards,
+    /// BMCs.
+    pub hardware: BmcBoards,
 }
 
 impl BeatBoards {
     /// All that is to be told now.
     pub fn families(&self, now: Instant) -> Vec<Family> {
-        self.storage.families(now)
+        let mut families = self.storage.families(now);
+        families.extend(self.hardware.families(now));
+        families
     }
 }
 

@@ -302,7 +302,8 @@ async fn bounded_body(mut response: Response) -> Result<Vec<u8>, reqwest::Error>
     Ok(body)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+/// Reads certificate authorities, PEM.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, ClientError> {
     let pem = std::fs::read(path).map_err(|source| ClientError::ReadCa { path: path.to_owned(), source })?;
     let parse_failed = |source| ClientError::ParseCa { path: path.to_owned(), source };
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|source| parse_failed(Some(source)))?;

@@ -237,6 +237,7 @@ mod tests {
             interval: Duration::from_millis(20),
             paths: vec![path.clone(), path],
             storage: Vec::new(),
+            hardware: Vec::new(),
         };
         let start = |agent: &str, key: &[u8]| {
             let identity = Identity { agent: agent.to_owned(), boot_id: [3; 16], first_seq: 100, key: key.to_vec() };

@@ -236,6 +236,11 @@ pub(crate) fn push_chassis(text: &str, of: &[(&'static str, &str)], columns: &mu
     power.is_some()
 }
 
+/// Whether the host is switched on, as `ipmitool chassis status` says; `None` where that is no chassis.
+pub(crate) fn power_on(text: &str) -> Option<bool> {
+    field(text, "System Power").map(|power| power == "on")
+}
+
 /// Adds what `ipmitool dcmi power reading` says; whether that was a reading. Many BMCs cannot.
 pub(crate) fn push_power(text: &str, of: &[(&'static str, &str)], columns: &mut Columns) -> bool {
     let watts = field(text, "Instantaneous power reading").and_then(leading_number);

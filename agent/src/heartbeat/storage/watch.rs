@@ -143,11 +143,17 @@ impl Watch {
                 () = stop.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            tokio::select! {
-                // Whatever the child is at, the agent does not wait for it.
-                () = stop.cancelled() => return Ok(()),
-                done = self.round(talk, &mut claim) => done?,
-            }
+            let round = self.round(talk, &mut claim);
+            tokio::pin!(round);
+            let done = tokio::select! {
+                done = &mut round => done,
+                // A round ends in milliseconds, if it ends; whatever the child is at, the agent does not wait for long.
+                () = stop.cancelled() => match timeout(GOODBYE_TIMEOUT, round).await {
+                    Ok(done) => done,
+                    Err(_) => return Ok(()),
+                },
+            };
+            done?;
         }
         let _ = timeout(GOODBYE_TIMEOUT, self.goodbye(talk, &mut claim)).await;
         Ok(())
