@@ -4,6 +4,8 @@
 pub fn shipped() -> &'static [(&'static str, &'static str)] {
     &[
         ("shipped/hosts.yaml", include_str!("../../../dashboards/rules/hosts.yaml")),
+        ("shipped/clusters.yaml", include_str!("../../../dashboards/rules/clusters.yaml")),
+        ("shipped/devices.yaml", include_str!("../../../dashboards/rules/devices.yaml")),
         ("shipped/predictions.yaml", include_str!("../../../dashboards/rules/predictions.yaml")),
         ("shipped/anomalies.yaml", include_str!("../../../dashboards/rules/anomalies.yaml")),
         ("shipped/petrel.yaml", include_str!("../../../dashboards/rules/petrel.yaml")),

@@ -3,9 +3,12 @@
 
 mod corosync;
 mod corosync_stats;
+mod dlm;
 mod drbd;
 mod drbd_text;
+mod gfs2;
 mod moment;
+mod multipath;
 mod pacemaker;
 mod pacemaker_constraints;
 mod pacemaker_status;
@@ -24,6 +27,9 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(sbd::Sbd::new(roots)),
         Box::new(sanlock::Sanlock::new(roots)),
         Box::new(drbd::Drbd::new(roots)),
+        Box::new(dlm::Dlm::new(roots)),
+        Box::new(gfs2::Gfs2::new(roots)),
+        Box::new(multipath::Multipath::new(roots)),
     ]
 }
 
