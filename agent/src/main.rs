@@ -19,6 +19,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Threads for what blocks: about ten wait for a disk that hangs, a few for platforms that do.
 const BLOCKING_THREADS_MAX: usize = 32;
 
+/// Longer than from one round to the next, so that rounds find their threads alive and their memory warm.
+const BLOCKING_THREADS_IDLE: Duration = Duration::from_secs(90);
+
 /// Petrel's agent: senses and hands on this host.
 #[derive(Debug, Parser)]
 #[command(name = "petrel-agent", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
@@ -110,6 +113,7 @@ fn begin() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREADS_IDLE)
         .build()
         .context("runtime cannot be made")?;
     let outcome = runtime.block_on(run(&path, config));

@@ -54,7 +54,8 @@ pub fn measure(contest: &Contest) -> Vec<Cost> {
         collectors(&petrel_agent::collect::once(Path::new("/proc"), Path::new("/sys")), "petrel_collector_success");
     let left_out: Vec<String> = ours.into_iter().filter(|name| !theirs.contains(name)).collect();
     let same = format!("collect:\n  interval: {}s\n  without: [{}]\n", contest.interval.as_secs(), left_out.join(", "));
-    let same = same + "logs: {enabled: false}\n";
+    // node_exporter reads no logs and does not beat.
+    let same = same + "logs: {enabled: false}\nheartbeat: {enabled: false}\n";
     let whole = format!("collect:\n  interval: {}s\n", contest.interval.as_secs());
     let agents = [
         Agent::start(folder.path(), "agent, same collectors", &contest.agent, &same),
