@@ -24,6 +24,7 @@ const PIPES_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
     program: PathBuf,
+    output_max: u64,
 }
 
 /// Why a call gave nothing.
@@ -83,7 +84,12 @@ impl Said {
 impl Tool {
     /// The program at a path, or of a name that is looked up in `PATH`.
     pub fn new(program: impl Into<PathBuf>) -> Tool {
-        Tool { program: program.into() }
+        Tool { program: program.into(), output_max: OUTPUT_BYTES_MAX }
+    }
+
+    /// The same, keeping so many bytes at most of each of its outputs.
+    pub fn keeping(self, output_max: u64) -> Tool {
+        Tool { output_max, ..self }
     }
 
     /// The program.
@@ -118,8 +124,8 @@ impl Tool {
         let mut child = command.spawn().map_err(start)?;
         let (sender, output) = mpsc::sync_channel(2);
         if let (Some(out), Some(words)) = (child.stdout.take(), child.stderr.take()) {
-            read_away(true, out, sender.clone());
-            read_away(false, words, sender);
+            read_away(true, out, self.output_max, sender.clone());
+            read_away(false, words, self.output_max, sender);
         }
         Ok(Running { child, output })
     }
@@ -127,11 +133,16 @@ impl Tool {
 
 /// Reads a pipe on a thread that ends with the child: a child with much to say blocks until its pipes are read. What is
 /// beyond the bound is read and thrown away, so that the child can end.
-fn read_away(is_out: bool, mut pipe: impl io::Read + Send + 'static, sender: mpsc::SyncSender<(bool, Vec<u8>)>) {
+fn read_away(
+    is_out: bool,
+    mut pipe: impl io::Read + Send + 'static,
+    output_max: u64,
+    sender: mpsc::SyncSender<(bool, Vec<u8>)>,
+) {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read before an error is what there is; nobody may be waiting for it any more.
-        drop(pipe.by_ref().take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes));
+        drop(pipe.by_ref().take(output_max).read_to_end(&mut bytes));
         drop(sender.send((is_out, bytes)));
         drop(io::copy(&mut pipe, &mut io::sink()));
     });

@@ -14,6 +14,10 @@ use crate::collect::{CheckCollectConfigError, CollectConfig, RawCollectConfig};
 use crate::drive::{CheckDriveError, DriveConfig, RawDriveConfig};
 use crate::heartbeat::{CheckHeartbeatError, HeartbeatConfig, HeartbeatPath, RawHeartbeatConfig};
 use crate::logs::{CheckLogsConfigError, LogsConfig, RawLogsConfig};
+use crate::probes::ProbesConfig;
+use crate::probes::check::config::RawCheck;
+use crate::probes::config::Problem as ProbeProblem;
+use crate::probes::scrape::config::RawScrape;
 use crate::units::Bytes;
 use crate::yaml::{self, Problem};
 
@@ -52,6 +56,12 @@ pub struct RawConfig {
     /// Heartbeats.
     #[serde(default)]
     pub heartbeat: Option<Spanned<RawHeartbeatConfig>>,
+    /// Health checks that this host runs.
+    #[serde(default)]
+    pub checks: Vec<Spanned<RawCheck>>,
+    /// Endpoints of Prometheus' kind whose metrics this host takes along.
+    #[serde(default)]
+    pub scrape: Vec<Spanned<RawScrape>>,
     /// What a server may have done here; nothing unless written.
     #[serde(default)]
     pub drive: Option<Spanned<RawDriveConfig>>,
@@ -87,6 +97,8 @@ pub struct Config {
     pub logs: LogsConfig,
     /// Heartbeats.
     pub heartbeat: HeartbeatConfig,
+    /// What is checked and scraped.
+    pub probes: ProbesConfig,
     /// What a server may have done here.
     pub drive: DriveConfig,
 }
@@ -123,6 +135,9 @@ pub enum ValueProblem {
     /// The heartbeat section.
     #[error(transparent)]
     Heartbeat(#[from] CheckHeartbeatError),
+    /// The checks or the scrape section.
+    #[error(transparent)]
+    Probes(#[from] ProbeProblem),
     /// The drive section.
     #[error(transparent)]
     Drive(#[from] CheckDriveError),
@@ -164,6 +179,7 @@ impl Config {
             spool_budget: SPOOL_BUDGET,
             collect: CollectConfig::at(Path::new("/proc"), Path::new("/sys")),
             logs: RawLogsConfig::default().check().expect("the defaults are allowed, and a test says so"),
+            probes: ProbesConfig::default(),
             drive: DriveConfig::default(),
             heartbeat: HeartbeatConfig {
                 interval: Duration::from_secs(1),
@@ -200,6 +216,8 @@ impl RawConfig {
         let drive = drive.check().map_err(|error| (at, error.into()))?;
         let (heartbeat, at) = section(self.heartbeat, first_at);
         let heartbeat = heartbeat.check(&host_and_port(&servers[0])).map_err(|error| (at, error.into()))?;
+        let probes = ProbesConfig::check(self.checks, self.scrape, &agent, collect.interval)
+            .map_err(|(at, problem)| (at, problem.into()))?;
         Ok(Config {
             servers,
             agent,
@@ -210,6 +228,7 @@ impl RawConfig {
             collect: collect.beside(&drive),
             logs,
             heartbeat,
+            probes,
             drive,
         })
     }
@@ -296,6 +315,7 @@ mod tests {
         assert_eq!(config.spool_budget, SPOOL_BUDGET, "the example shows the defaults");
         assert_eq!(config.collect, RawCollectConfig::default().check().unwrap().beside(&config.drive));
         assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
+        assert_eq!((config.probes.checks.len(), config.probes.targets.len()), (4, 1));
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
         assert_eq!((config.heartbeat.interval, config.heartbeat.storage.len()), (Duration::from_secs(1), 1));
         assert_eq!(config.heartbeat.hardware.len(), 2);
@@ -335,6 +355,34 @@ mod tests {
                 "agent.yaml:2:8: drive.allow: no driver has an action `a.b`",
             ),
             ("servers: ['http://127.0.0.1:1']\nspol: {}", "agent.yaml:2:1: "),
+            (
+                "servers: ['http://127.0.0.1:1']\nchecks:\n  - {name: a, tcp: {target: web1}}",
+                "agent.yaml:3:5: checks.a.tcp.target: `web1` is not allowed; write host and port",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nchecks:\n  - {name: a, tcp: {target: 'web1:1'}, exec: {command: [/x]}}",
+                "agent.yaml:3:5: checks.a: `` is not allowed; write exactly one of tcp, http, dns and exec",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nchecks: [{name: a, exec: {command: [sh]}}]",
+                "absolute path of a program",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nchecks: [{name: a, http: {url: 'http://x', statuus: []}}]",
+                "unknown field",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nscrape:\n  - {name: a, url: 'http://x/', interval: 2s}",
+                "agent.yaml:3:5: scrape.a.interval: `2s` is not allowed; not shorter than collect.interval",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nscrape: [{name: a, url: 'http://x'}, {name: a, url: 'http://x/m'}]",
+                "agent.yaml:2:38: scrape.instance: `x:80` is not allowed; another target has this name and instance",
+            ),
+            (
+                "servers: ['http://127.0.0.1:1']\nscrape: [{name: a, url: 'http://x', keep: '('}]",
+                "scrape.a.keep: `(` is not allowed; write a regular expression",
+            ),
             ("servers: ['http://127.0.0.1:1']\nheartbeat: {interval: 1ms}", "agent.yaml:2:12: heartbeat.interval: 1ms"),
         ] {
             let message = refused(yaml);
@@ -343,5 +391,11 @@ mod tests {
         assert!(refused("servers: ['http://127.0.0.1:1']\nspol: {}").contains("spool"), "says what is allowed");
         let secret = refused("servers: ['https://me:hunter2@petrel.example']");
         assert!(!secret.contains("hunter2"), "{secret}");
+        for item in
+            ["scrape: [{name: a, url: 'http://me:hunter2@x/'}]", "checks: [{name: a, http: {url: 'me:hunter2@x'}}]"]
+        {
+            let secret = refused(&format!("servers: ['http://127.0.0.1:1']\n{item}"));
+            assert!(!secret.contains("hunter2") && secret.contains(".url: "), "{secret}");
+        }
     }
 }

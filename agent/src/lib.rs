@@ -14,6 +14,7 @@ pub mod haproxy;
 pub mod heartbeat;
 pub mod libvirt;
 pub mod logs;
+pub mod probes;
 pub mod rounds;
 pub mod run_loop;
 pub mod spool;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use petrel_models::Timestamp;
 use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,10 @@ use crate::drive::InventoryHandle;
 use crate::error_chain::chain;
 use crate::heartbeat::BeatBoards;
 use crate::logs::{LogRound, LogState, LogTails};
+use crate::probes::ProbeBoard;
+use crate::probes::scrape::Reading;
 use crate::spool::{AppendError, Owned, SharedSpool};
-use crate::stream::encode::{self, Vanished};
+use crate::stream::encode::{self, Encoded, Part, Vanished};
 use crate::stream::protocol::Class;
 use crate::stream::sender::StreamCounters;
 use crate::telemetry;
@@ -25,6 +28,8 @@ use crate::telemetry;
 const STATE_EVERY: Duration = Duration::from_secs(60);
 /// Wait before a round of log lines is offered again to a disk that is full. The lines wait in their own files.
 const DISK_WAIT: Duration = Duration::from_secs(5);
+/// Points of one batch beyond which scraped targets go into further ones: so many still serve as dictionary of the next.
+const BATCH_POINTS_MAX: usize = 12_000;
 /// The largest state of log tails that is read back: a thousand files take a tenth of it.
 const STATE_BYTES_MAX: usize = 4 << 20;
 
@@ -41,6 +46,8 @@ pub struct Rounds {
     pub logs: Arc<Mutex<Vec<Family>>>,
     /// What heartbeats on storage have seen.
     pub beats: BeatBoards,
+    /// What checks and scrapes have found.
+    pub probes: ProbeBoard,
     /// The time.
     pub clock: Clock,
 }
@@ -66,29 +73,37 @@ impl Rounds {
             if let Some(hands) = &hands {
                 own.extend(hands.families());
             }
-            let agent = Arc::clone(&self.agent);
-            let encoded;
-            (collectors, vanished, encoded) = blocking(move || {
+            own.extend(self.probes.families());
+            let (agent, readings) = (Arc::clone(&self.agent), self.probes.take_readings());
+            let batches;
+            (collectors, vanished, batches) = blocking(move || {
                 let mut families = collectors.collect();
                 families.extend(own);
                 let (families, gone) = vanished.step(families);
-                let encoded = encode::metrics(&agent, families, &gone, now);
-                (collectors, vanished, encoded)
+                let batches = in_batches(Part::host(&agent, families, &gone, now), &readings);
+                (collectors, vanished, batches)
             })
             .await;
-            let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
-            match self.spool.append(Class::Metrics, frozen, now).await {
-                Ok(_) if lost > 0 => {
-                    warn!(rounds = lost, "samples are kept again; rounds in between are lost");
-                    lost = 0;
+            for batch in batches {
+                self.keep(batch, now, &mut lost).await;
+            }
+        }
+    }
+
+    /// Appends samples to the spool; `lost` counts batches since it last worked.
+    async fn keep(&self, encoded: Encoded, now: Timestamp, lost: &mut u64) {
+        let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
+        match self.spool.append(Class::Metrics, frozen, now).await {
+            Ok(_) if *lost > 0 => {
+                warn!(rounds = *lost, "samples are kept again; rounds in between are lost");
+                *lost = 0;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                if *lost == 0 {
+                    error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    if lost == 0 {
-                        error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
-                    }
-                    lost += 1;
-                }
+                *lost += 1;
             }
         }
     }
@@ -136,6 +151,29 @@ impl Rounds {
             }
         }
     }
+}
+
+/// The host's round and what was scraped, in one batch, unless that would be a very large one.
+fn in_batches(host: Part<'_>, readings: &[Reading]) -> Vec<Encoded> {
+    let scraped = readings.iter().map(|reading| Part {
+        job: &reading.job,
+        instance: &reading.instance,
+        families: &reading.families,
+        vanished: &reading.vanished,
+        at: reading.at,
+    });
+    let (mut batches, mut parts, mut points) = (Vec::new(), vec![host], host.points());
+    for part in scraped {
+        if points + part.points() > BATCH_POINTS_MAX {
+            batches.push(encode::metrics(&parts));
+            parts.clear();
+            points = 0;
+        }
+        points += part.points();
+        parts.push(part);
+    }
+    batches.push(encode::metrics(&parts));
+    batches
 }
 
 /// Runs what blocks on a thread where it may.

@@ -22,6 +22,7 @@ use crate::heartbeat::hardware::HardwareHeartbeats;
 use crate::heartbeat::storage::StorageHeartbeats;
 use crate::heartbeat::{BeatBoards, Heartbeats, Identity};
 use crate::logs::LogTails;
+use crate::probes::{self, ProbeBoard};
 use crate::rounds::{Rounds, blocking, decode_state};
 use crate::spool::{OpenSpoolError, SharedSpool, Spool};
 use crate::stream::client::{Client, ClientConfig, ClientError};
@@ -140,12 +141,14 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
 async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &CancellationToken) -> Parts {
     let Opened { spool, client, beats } = opened;
     let log_state = decode_state(spool.state(Class::Logs));
-    let rounds = Rounds {
+    let probe_seed = rng.r#gen();
+    let mut rounds = Rounds {
         agent: config.agent.as_str().into(),
         spool: SharedSpool::new(spool),
         counters: Arc::new(StreamCounters::default()),
         logs: Arc::default(),
         beats,
+        probes: ProbeBoard::default(),
         clock: clock::wall(),
     };
     let stop = Stop { draining: CancellationToken::new(), now: CancellationToken::new() };
@@ -177,6 +180,8 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
     }
     let logs = config.logs.with_templates_file(config.state_dir.join("templates"));
     let tails = LogTails::new(&logs, log_state, clock::wall());
+    let probe_rng = StdRng::seed_from_u64(probe_seed);
+    rounds.probes = probes::start(config.probes, clock::wall(), probe_rng, &mut parts.rounds, cancel);
     parts.rounds.spawn(rounds.clone().follow(tails, cancel.clone()));
     parts.rounds.spawn(rounds.collect(config.collect, inventory, cancel.clone()));
     parts

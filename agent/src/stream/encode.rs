@@ -43,13 +43,18 @@ impl Vanished {
     /// Takes this round, and returns it with the points of the last round whose series are not in it. O(n) where rounds are
     /// alike, which they nearly always are: then series are compared place by place and nothing is hashed.
     pub fn step(&mut self, round: Vec<Family>) -> (&[Family], Vec<Family>) {
-        let gone = if self.last.len() == round.len() && self.last.iter().zip(&round).all(|(a, b)| are_alike(a, b)) {
-            Vec::new()
-        } else {
-            gone(&self.last, &round)
-        };
+        let gone = vanished(&self.last, &round);
         self.last = round;
         (&self.last, gone)
+    }
+}
+
+/// The points of `last` whose series are not in `round`.
+pub fn vanished(last: &[Family], round: &[Family]) -> Vec<Family> {
+    if last.len() == round.len() && last.iter().zip(round).all(|(a, b)| are_alike(a, b)) {
+        Vec::new()
+    } else {
+        gone(last, round)
     }
 }
 
@@ -59,7 +64,6 @@ fn are_alike(a: &Family, b: &Family) -> bool {
     a.name == b.name && a.points.len() == b.points.len() && a.points.iter().zip(&b.points).all(same)
 }
 
-/// The points of `last` whose series are not in `round`.
 fn gone(last: &[Family], round: &[Family]) -> Vec<Family> {
     let present: HashSet<Series<'_>> = round.iter().flat_map(series).map(|(key, _)| key).collect();
     let gone = last.iter().filter_map(|family| {
@@ -70,24 +74,51 @@ fn gone(last: &[Family], round: &[Family]) -> Vec<Family> {
     gone.collect()
 }
 
-/// Encodes one round of collection at `at`; `vanished` are sent without a value.
-pub fn metrics(instance: &str, families: &[Family], vanished: &[Family], at: Timestamp) -> Encoded {
-    let time = nanos(at);
-    let metrics: Vec<Metric> = families
-        .iter()
-        .map(|family| metric(family, |point| data_point(point, time, true)))
-        .chain(vanished.iter().map(|family| metric(family, |point| data_point(point, time, false))))
-        .collect();
-    let records = families.iter().chain(vanished).map(|family| family.points.len()).sum::<usize>() as u32;
-    let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }];
-    let request = ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource: Some(resource(instance)),
-            scope_metrics,
-            schema_url: String::new(),
-        }],
-    };
+/// Series of one origin, read at one time: this host's own, or those of a target that it scrapes.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// `job` of its series.
+    pub job: &'a str,
+    /// `instance` of its series.
+    pub instance: &'a str,
+    /// What there is.
+    pub families: &'a [Family],
+    /// What was there before and is gone: sent without a value.
+    pub vanished: &'a [Family],
+    /// When it was read.
+    pub at: Timestamp,
+}
+
+impl<'a> Part<'a> {
+    /// A round of the host's own collectors.
+    pub fn host(instance: &'a str, families: &'a [Family], vanished: &'a [Family], at: Timestamp) -> Part<'a> {
+        Part { job: SERVICE_NAME, instance, families, vanished, at }
+    }
+
+    /// How many points it carries.
+    pub fn points(&self) -> usize {
+        self.families.iter().chain(self.vanished).map(|family| family.points.len()).sum()
+    }
+}
+
+/// Encodes what one batch carries, each origin as a resource of its own.
+pub fn metrics(parts: &[Part<'_>]) -> Encoded {
+    let resource_metrics = parts.iter().map(resource_metrics).collect();
+    let request = ExportMetricsServiceRequest { resource_metrics };
+    let records = parts.iter().map(Part::points).sum::<usize>() as u32;
     Encoded { body: compress(&request.encode_to_vec()), records }
+}
+
+fn resource_metrics(part: &Part<'_>) -> ResourceMetrics {
+    let time = nanos(part.at);
+    let present = part.families.iter().map(|family| metric(family, |point| data_point(point, time, true)));
+    let gone = part.vanished.iter().map(|family| metric(family, |point| data_point(point, time, false)));
+    let metrics = present.chain(gone).collect();
+    ResourceMetrics {
+        resource: Some(resource(part.job, part.instance)),
+        scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }],
+        schema_url: String::new(),
+    }
 }
 
 /// Encodes log records in their order; `at` is when they were read.
@@ -95,7 +126,11 @@ pub fn logs(instance: &str, records: &[LogRecord], at: Timestamp) -> Encoded {
     let log_records = records.iter().map(|record| log_record(record, at)).collect();
     let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records, schema_url: String::new() }];
     let request = ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs { resource: Some(resource(instance)), scope_logs, schema_url: String::new() }],
+        resource_logs: vec![ResourceLogs {
+            resource: Some(resource(SERVICE_NAME, instance)),
+            scope_logs,
+            schema_url: String::new(),
+        }],
     };
     Encoded { body: compress(&request.encode_to_vec()), records: records.len() as u32 }
 }
@@ -165,8 +200,8 @@ fn log_record(record: &LogRecord, at: Timestamp) -> OtlpLogRecord {
     }
 }
 
-fn resource(instance: &str) -> Resource {
-    let attributes = vec![attribute("service.name", SERVICE_NAME), attribute("service.instance.id", instance)];
+fn resource(job: &str, instance: &str) -> Resource {
+    let attributes = vec![attribute("service.name", job), attribute("service.instance.id", instance)];
     Resource { attributes, ..Resource::default() }
 }
 
@@ -221,7 +256,7 @@ mod tests {
         assert_eq!(gone, vec![family(Kind::Counter, &["sda"])]);
         assert_eq!(vanished.step(round.clone()).1, vec![], "ended once, not again");
 
-        let encoded = metrics("h1", &round, &gone, 1_700_000_000_123);
+        let encoded = metrics(&[Part::host("h1", &round, &gone, 1_700_000_000_123)]);
         assert_eq!(encoded.records, 3);
         let request = decoded(&encoded);
         let resource_metrics = &request.resource_metrics[0];
@@ -256,10 +291,22 @@ mod tests {
 
     #[test]
     fn an_untyped_family_is_a_gauge_that_says_so() {
-        let request = decoded(&metrics("h1", &[family(Kind::Untyped, &["sda"])], &[], 1));
+        let request = decoded(&metrics(&[Part::host("h1", &[family(Kind::Untyped, &["sda"])], &[], 1)]));
         let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
         assert!(matches!(metric.data, Some(metric::Data::Gauge(_))));
         assert_eq!(metric.metadata, vec![attribute("prometheus.type", "unknown")]);
+    }
+
+    #[test]
+    fn each_origin_is_a_resource_of_its_own() {
+        let families = [family(Kind::Gauge, &["sda"])];
+        let scraped = Part { job: "haproxy", instance: "h1:8404", families: &families, vanished: &[], at: 2 };
+        let encoded = metrics(&[Part::host("h1", &families, &[], 1), scraped]);
+        assert_eq!(encoded.records, 2);
+        let owners: Vec<_> =
+            decoded(&encoded).resource_metrics.into_iter().map(|one| one.resource.unwrap().attributes).collect();
+        let owner = |job, instance| vec![attribute("service.name", job), attribute("service.instance.id", instance)];
+        assert_eq!(owners, [owner("node", "h1"), owner("haproxy", "h1:8404")]);
     }
 
     #[test]
