@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use petrel_agent::collect::CollectConfig;
 use petrel_agent::config::Config;
 use petrel_agent::heartbeat::storage;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +41,9 @@ struct Arguments {
     /// Where sysfs is mounted, for --once.
     #[arg(long, value_name = "DIR", requires = "once", default_value = "/sys")]
     sysfs: PathBuf,
+    /// Folder whose files `*.prom` hold further series, for --once.
+    #[arg(long, value_name = "DIR", requires = "once")]
+    textfile: Option<PathBuf>,
 }
 
 /// What the program does beside watching.
@@ -95,7 +99,8 @@ fn begin() -> anyhow::Result<ExitCode> {
         None => {}
     }
     let Some(path) = arguments.config.filter(|_| !arguments.once) else {
-        print!("{}", petrel_agent::collect::once(&arguments.procfs, &arguments.sysfs));
+        let config = CollectConfig::at(&arguments.procfs, &arguments.sysfs).with_textfile(arguments.textfile);
+        print!("{}", petrel_agent::collect::once(config));
         return Ok(ExitCode::SUCCESS);
     };
     tracing_subscriber::fmt()

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use petrel_agent::collect::CollectConfig;
+
 use crate::petrel::{Server, http_client};
 use crate::process::{Process, free_port, wait_for};
 
@@ -50,8 +52,10 @@ pub fn measure(contest: &Contest) -> Vec<Cost> {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let peer = Peer::start(folder.path(), contest.interval);
     let theirs = peer.collectors();
-    let ours =
-        collectors(&petrel_agent::collect::once(Path::new("/proc"), Path::new("/sys")), "petrel_collector_success");
+    let ours = collectors(
+        &petrel_agent::collect::once(CollectConfig::at(Path::new("/proc"), Path::new("/sys"))),
+        "petrel_collector_success",
+    );
     let left_out: Vec<String> = ours.into_iter().filter(|name| !theirs.contains(name)).collect();
     let same = format!("collect:\n  interval: {}s\n  without: [{}]\n", contest.interval.as_secs(), left_out.join(", "));
     // node_exporter reads no logs and does not beat.

@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
+use petrel_agent::collect::CollectConfig;
 use petrel_tests::left_out;
 
-/// The families of issue 2 that the fixtures hold. filesystem, netdev and uname ask the running kernel.
-const COLLECTORS: &str = "cpu,loadavg,meminfo,pressure,diskstats,stat,vmstat,time";
+/// What matters on every host. filesystem, netdev and uname ask the running kernel.
+const CORE: &str = "core";
 /// Those of special hardware and file systems. rapl names the folder it is read from, os-release is not in the fixtures.
 const MORE: &str = "cpu_vulnerabilities,nvme,zoneinfo,interrupts,softirqs,buddyinfo,meminfo_numa,ksmd,cgroups,slabinfo,\
                     lnstat,xfrm,ipvs,nfs,nfsd,mountstats,btrfs,bcache,xfs,infiniband,fibrechannel,tapestats,watchdog,dmi,\
-                    sysctl,pcidevice,dmmultipath,kernel_hung";
+                    sysctl,pcidevice,dmmultipath,kernel_hung,time";
 
 #[test]
 fn every_series_of_the_fixtures_is_equal() {
@@ -21,13 +22,17 @@ fn every_series_of_the_fixtures_is_equal() {
     assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
 
     let printed = folder.path().join("once.prom");
-    let text = petrel_agent::collect::once(&tree.join("proc"), &tree.join("sys"));
+    let config = CollectConfig::at(&tree.join("proc"), &tree.join("sys"));
+    let text = petrel_agent::collect::once(config.with_textfile(Some(tree.join("textfile/two_metric_files"))));
     std::fs::write(&printed, text).expect("the folder can be written");
-    let compared = Command::new(&tool)
-        .args(["--collectors", &[COLLECTORS, MORE].join(","), "--min-equal", "100", "-v", "--file"])
-        .arg(&printed)
-        .output()
-        .expect("python3 is there");
-    let report = String::from_utf8_lossy(&compared.stdout);
-    assert!(compared.status.success() && report.contains(" 0 failed"), "{report}");
+    for collectors in [CORE, MORE] {
+        let compared = Command::new(&tool)
+            .args(["--collectors", collectors, "--min-equal", "100", "-v", "--file"])
+            .arg(&printed)
+            .output()
+            .expect("python3 is there");
+        let report = String::from_utf8_lossy(&compared.stdout);
+        let is_equal = report.contains(" 0 failed") && report.contains(" 0 families of another type");
+        assert!(compared.status.success() && is_equal, "{report}");
+    }
 }

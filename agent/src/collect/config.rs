@@ -22,6 +22,8 @@ pub struct RawCollectConfig {
     pub sysfs: PathBuf,
     /// Where the host's root file system is mounted; mount points are looked up below it and named without it.
     pub rootfs: PathBuf,
+    /// Folder whose files `*.prom` hold further series, which other programs write. No default.
+    pub textfile: Option<PathBuf>,
     /// Collectors to add: those that are off by default, because they cost much or have very many series.
     pub with: Vec<String>,
     /// Collectors to leave out; petrel_collector_success names those that run.
@@ -35,6 +37,8 @@ pub struct CollectConfig {
     pub interval: Duration,
     /// Where to read.
     pub roots: Roots,
+    /// Folder with files of further series.
+    pub textfile: Option<PathBuf>,
     with: Vec<String>,
     without: Vec<String>,
     /// Every collector runs, whatever its default.
@@ -89,6 +93,7 @@ impl Default for RawCollectConfig {
             procfs: PathBuf::from("/proc"),
             sysfs: PathBuf::from("/sys"),
             rootfs: PathBuf::from("/"),
+            textfile: None,
             with: Vec::new(),
             without: Vec::new(),
         }
@@ -105,14 +110,17 @@ impl RawCollectConfig {
         if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&interval) {
             return Err(CheckCollectConfigError::Interval(self.interval));
         }
-        for (key, path) in [("procfs", &self.procfs), ("sysfs", &self.sysfs), ("rootfs", &self.rootfs)] {
+        let folders = [("procfs", &self.procfs), ("sysfs", &self.sysfs), ("rootfs", &self.rootfs)];
+        for (key, path) in folders.into_iter().chain(self.textfile.as_ref().map(|path| ("textfile", path))) {
             if !path.is_absolute() {
                 return Err(CheckCollectConfigError::Relative { key, path: path.clone() });
             }
         }
         let roots = Roots { procfs: self.procfs.clone(), sysfs: self.sysfs.clone(), rootfs: self.rootfs.clone() };
         let (with, without) = (self.with.clone(), self.without.clone());
-        let config = CollectConfig { interval, roots, with, without, all: false, libvirt: None, haproxy: None };
+        let textfile = self.textfile.clone();
+        let config =
+            CollectConfig { interval, roots, textfile, with, without, all: false, libvirt: None, haproxy: None };
         let known = names(&config);
         for (key, wanted) in [("with", &config.with), ("without", &config.without)] {
             if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
@@ -137,12 +145,18 @@ impl CollectConfig {
         CollectConfig {
             interval,
             roots,
+            textfile: None,
             with: Vec::new(),
             without: Vec::new(),
             all: false,
             libvirt: None,
             haproxy: None,
         }
+    }
+
+    /// The same with the series of a folder's files.
+    pub fn with_textfile(self, textfile: Option<PathBuf>) -> CollectConfig {
+        CollectConfig { textfile, ..self }
     }
 
     /// The same, with guests and balancers looked for where the drivers find them.
@@ -190,6 +204,7 @@ mod tests {
         for (yaml, complaint) in [
             ("interval: 500ms", "interval: 500ms is not allowed; use 1s to 60s"),
             ("interval: 61s", "interval: 1m1s is not allowed; use 1s to 60s"),
+            ("textfile: prom", "textfile: prom is not an absolute path; write it from / on"),
             ("procfs: proc", "procfs: proc is not an absolute path; write it from / on"),
             ("without: [disk]", "without: there is no collector \"disk\"; there are cpu,"),
         ] {

@@ -24,7 +24,7 @@ pub(crate) mod zone;
 
 use std::borrow::Cow;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::collectors::Collectors;
@@ -172,15 +172,16 @@ impl Family {
 /// What `--once` waits for slow sources.
 const ONCE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Collects once from the given roots with every collector there is, also those that are off by default, and renders
-/// Prometheus text, as `petrel-agent --once` prints it. Blocks, for ten seconds at most.
-pub fn once(procfs: &Path, sysfs: &Path) -> String {
-    let config = CollectConfig::at(procfs, sysfs).with_all();
-    text::render(&Collectors::new(&config).collect_within(ONCE_PATIENCE))
+/// Collects once with every collector there is, also those that are off by default, and renders Prometheus text, as
+/// `petrel-agent --once` prints it. Blocks, for ten seconds at most.
+pub fn once(config: CollectConfig) -> String {
+    text::render(&Collectors::new(&config.with_all()).collect_within(ONCE_PATIENCE))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use expect_test::expect_file;
 
     use super::*;
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn a_made_up_host() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/collect");
-        let text = once(&tree.join("proc"), &tree.join("sys"));
+        let text = once(CollectConfig::at(&tree.join("proc"), &tree.join("sys")));
         let live = ["node_uname_info", "node_time_seconds ", "node_filesystem_", "petrel_"];
         let fixed: Vec<&str> = text.lines().filter(|line| !live.iter().any(|name| line.starts_with(name))).collect();
         expect_file!["../../testdata/collect/expected.prom"].assert_eq(&(fixed.join("\n") + "\n"));

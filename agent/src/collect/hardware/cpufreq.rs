@@ -1,4 +1,5 @@
-//! How fast the processors run, may run, and who decides on it.
+//! How fast the processors run, may run, and who decides on it. `/proc/cpuinfo` tells the first also where the host has no
+//! say in it, as in a virtual machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +11,14 @@ use super::super::{CollectError, Collector, Family, Kind, Pace, Roots};
 /// Processor frequencies.
 pub(super) struct Cpufreq {
     cpus: PathBuf,
+    cpuinfo: PathBuf,
     minutes: Minutes,
     processors: Vec<Processor>,
     reader: AttributeReader,
 }
 
-/// Some drivers wait for milliseconds to measure a frequency.
-const EVERY: Duration = Duration::from_secs(10);
+/// Some drivers wait for milliseconds to measure a frequency, and old kernels wake every processor for `/proc/cpuinfo`.
+const EVERY: Duration = Duration::from_secs(15);
 const WITHIN: Duration = Duration::from_secs(20);
 /// Most files that are kept open.
 const OPEN_MAX: usize = 128;
@@ -37,7 +39,8 @@ const LIMITS: [Limit; 4] = [
 
 type Limit = (&'static str, &'static str, &'static str);
 
-const KILO: f64 = 1000.0;
+const KILO: f64 = 1e3;
+const MEGA: f64 = 1e6;
 
 struct Processor {
     number: String,
@@ -51,6 +54,7 @@ impl Cpufreq {
     pub(super) fn new(roots: &Roots) -> Cpufreq {
         Cpufreq {
             cpus: roots.sysfs.join("devices/system/cpu"),
+            cpuinfo: roots.procfs.join("cpuinfo"),
             minutes: Minutes::new(EVERY),
             processors: Vec::new(),
             reader: AttributeReader::new(),
@@ -110,12 +114,16 @@ impl Collector for Cpufreq {
         if self.minutes.is_due() {
             self.look_around();
         }
-        if self.processors.is_empty() {
-            self.minutes.restart();
-            return Err(CollectError::Absent { path: self.folder("0") });
-        }
         let family = |(_, name, help): &Limit| Family::new(Kind::Gauge, format!("node_cpu_{name}"), *help);
         let mut current = CURRENT.each_ref().map(family);
+        // Read whole each time and not kept: it has a kilobyte and more for each processor.
+        let cpuinfo = std::fs::read_to_string(&self.cpuinfo).unwrap_or_default();
+        let is_told = parse(&cpuinfo, &mut current[0]);
+        if self.processors.is_empty() {
+            self.minutes.restart();
+            families.extend(current);
+            return if is_told { Ok(()) } else { Err(CollectError::Absent { path: self.folder("0") }) };
+        }
         let mut limits = LIMITS.each_ref().map(family);
         let mut governors =
             Family::new(Kind::Gauge, "node_cpu_scaling_governor", "Current enabled CPU frequency governor.");
@@ -141,5 +149,98 @@ impl Collector for Cpufreq {
         families.extend(limits);
         families.push(governors);
         Ok(())
+    }
+}
+
+/// Adds what `/proc/cpuinfo` says of each processor's frequency; whether it says anything.
+fn parse(cpuinfo: &str, family: &mut Family) -> bool {
+    let mut is_told = false;
+    for processor in cpuinfo.split("\n\n") {
+        let (mut cpu, mut core, mut package, mut megahertz) = (None, "", "", None);
+        for (key, value) in processor.lines().filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            match key.trim_end() {
+                "processor" => cpu = value.parse::<u32>().ok(),
+                "core id" => core = value,
+                "physical id" => package = value,
+                "cpu MHz" => megahertz = value.parse::<f64>().ok(),
+                _ => {}
+            }
+        }
+        if let (Some(cpu), Some(megahertz)) = (cpu, megahertz) {
+            let labels = [("package", package), ("core", core), ("cpu", &cpu.to_string())];
+            family.push(&labels, megahertz * MEGA);
+            is_told = true;
+        }
+    }
+    is_told
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use proptest::prelude::*;
+
+    use super::super::super::{text, trial};
+    use super::*;
+
+    const CPUINFO: &str = "processor\t: 0\ncpu MHz\t\t: 2596.124\nphysical id\t: 1\ncore id\t\t: 3\n\n\
+        processor\t: 1\nmodel name\t: no frequency\n\nprocessor\t: 2\ncpu MHz\t\t: 800\n\n";
+
+    fn write(folder: &Path, files: &[(&str, &str)]) {
+        std::fs::create_dir_all(folder).unwrap();
+        for (file, text) in files {
+            std::fs::write(folder.join(file), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn processors_with_and_without_a_say() {
+        let tree = tempfile::tempdir().unwrap();
+        let roots = Roots {
+            procfs: tree.path().to_owned(),
+            sysfs: tree.path().to_owned(),
+            rootfs: PathBuf::from("/nonexistent"),
+        };
+        let mut cpufreq = Cpufreq::new(&roots);
+        assert!(matches!(cpufreq.collect(&mut Vec::new()), Err(CollectError::Absent { .. })));
+        write(tree.path(), &[("cpuinfo", CPUINFO)]);
+        let cpus = tree.path().join("devices/system/cpu");
+        write(&cpus, &[("offline", "4-7\n")]);
+        let governors = ("scaling_available_governors", "performance powersave\n");
+        for cpu in [0, 10, 2, 4] {
+            let frequency = ("scaling_cur_freq", "1700000\n");
+            write(
+                &cpus.join(format!("cpu{cpu}/cpufreq")),
+                &[frequency, governors, ("scaling_governor", "powersave\n")],
+            );
+        }
+        write(&cpus.join("cpu2/cpufreq"), &[("cpuinfo_cur_freq", "1600000\n"), ("cpuinfo_max_freq", "3700000\n")]);
+        let mut families = Vec::new();
+        cpufreq.collect(&mut families).unwrap();
+        expect![[r#"
+            node_cpu_frequency_hertz{package="1",core="3",cpu="0"} 2596124000
+            node_cpu_frequency_hertz{package="",core="",cpu="2"} 800000000
+            node_cpu_frequency_hertz{cpu="2"} 1600000000
+            node_cpu_scaling_frequency_hertz{cpu="0"} 1700000000
+            node_cpu_scaling_frequency_hertz{cpu="2"} 1700000000
+            node_cpu_scaling_frequency_hertz{cpu="10"} 1700000000
+            node_cpu_frequency_max_hertz{cpu="2"} 3700000000
+            node_cpu_scaling_governor{cpu="0",governor="performance"} 0
+            node_cpu_scaling_governor{cpu="0",governor="powersave"} 1
+            node_cpu_scaling_governor{cpu="2",governor="performance"} 0
+            node_cpu_scaling_governor{cpu="2",governor="powersave"} 1
+            node_cpu_scaling_governor{cpu="10",governor="performance"} 0
+            node_cpu_scaling_governor{cpu="10",governor="powersave"} 1
+        "#]]
+        .assert_eq(&trial::series(&text::render(&families)));
+    }
+
+    proptest! {
+        #![proptest_config(trial::few())]
+        #[test]
+        fn never_panics(bytes in trial::near(CPUINFO)) {
+            parse(&String::from_utf8_lossy(&bytes), &mut Family::new(Kind::Gauge, "x", ""));
+        }
     }
 }

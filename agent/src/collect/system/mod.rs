@@ -5,6 +5,7 @@ mod packages;
 mod reboot;
 mod systemd;
 mod systemd_answers;
+mod textfile;
 mod time;
 mod time_sync;
 mod time_sync_answers;
@@ -23,5 +24,6 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(reboot::Reboot::new(roots)),
         Box::new(systemd::Systemd::new(roots)),
         Box::new(time_sync::TimeSync::new(roots)),
+        Box::new(textfile::Textfile::new(config.textfile.clone())),
     ]
 }
