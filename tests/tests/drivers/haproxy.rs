@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use petrel_agent::drive::{Act, Executor, Haproxy, HaproxyConfig, HaproxySocket, Opening, Read, Watch};
+use petrel_agent::collect::text::render;
+use petrel_agent::collect::{Collectors, RawCollectConfig};
+use petrel_agent::drive::{Act, DriveConfig, Executor, Haproxy, HaproxyConfig, HaproxySocket, Opening, Read, Watch};
 use petrel_agent::stream::protocol::{Order, OrderOutcome};
 use petrel_tests::process::{Process, wait_for};
 use serde_json::{Value, json};
@@ -63,6 +65,31 @@ fn on_a(action: &str, step: u32, more: &Value) -> Order {
     let mut order = order(action, step, &json!({"backend": "vms", "server": "a"}));
     order.with.extend(more.as_object().unwrap().clone());
     order
+}
+
+/// A sample is read with its round: what is ordered is in the next one.
+#[test]
+fn figures_follow_an_order_at_once() {
+    let balancer = Balancer::start();
+    let haproxy = Some(HaproxyConfig { socket: HaproxySocket::Unix(balancer.socket()) });
+    let drive = DriveConfig { haproxy, ..DriveConfig::default() };
+    let mut collectors = Collectors::new(&RawCollectConfig::default().check().unwrap().beside(&drive));
+    let state = |text: &str, state: &str| {
+        let series = format!("haproxy_server_status{{proxy=\"vms\",server=\"a\",state=\"{state}\"}} 1");
+        text.lines().any(|line| line == series)
+    };
+    let text = render(&collectors.collect());
+    assert!(state(&text, "UP") && text.contains("haproxy_up 1\n"), "{text}");
+    assert!(text.contains("haproxy_backend_agg_server_status{proxy=\"vms\",state=\"MAINT\"} 1\n"), "{text}");
+    let driver: Arc<dyn Act> = Arc::new(balancer.driver());
+    let folder = tempfile::tempdir().unwrap();
+    let hands = executor("haproxy", &driver, "haproxy.drain", folder.path());
+    assert_eq!(carry_out(&hands, on_a("haproxy.drain", 0, &json!({}))).outcome, OrderOutcome::Done);
+    let text = render(&collectors.collect());
+    assert!(state(&text, "DRAIN"), "{text}");
+    drop(balancer);
+    let text = render(&collectors.collect());
+    assert!(text.contains("haproxy_up 0\n") && !text.contains("haproxy_server_status{"), "{text}");
 }
 
 #[test]

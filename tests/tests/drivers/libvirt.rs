@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use petrel_agent::drive::{Act, ActError, Libvirt, LibvirtConfig, Opening, Read, Watch};
+use petrel_agent::collect::text::render;
+use petrel_agent::collect::{Collectors, RawCollectConfig};
+use petrel_agent::drive::{Act, ActError, DriveConfig, Libvirt, LibvirtConfig, Opening, Read, Watch};
 use petrel_agent::libvirt::{Shell, Virsh};
 use petrel_agent::stream::protocol::{Guest, Hypervisor, Order, OrderOutcome, Owner};
 use petrel_tests::lab::Lab;
@@ -114,6 +116,8 @@ fn libvirt_in_the_lab() {
     fleet.lab.run("libvirt.sh", &["define", "vm1", "h1"]);
     fleet.lab.run("libvirt.sh", &["define", "vm2", "h1", "load"]);
     hosts_and_guests_are_seen(&fleet);
+    guests_have_figures(&fleet);
+    a_migration_has_figures(&fleet);
     foreign_guests_and_obstacles_are_refused(&fleet);
     a_guest_moves(&fleet);
     a_migration_that_takes_too_long_is_broken_off(&fleet);
@@ -137,6 +141,61 @@ fn hosts_and_guests_are_seen(fleet: &Fleet) {
     config.shell = Fleet::shell(fleet.folder.path().join("h1"), "qemu:///nonsense");
     let blind = Libvirt::over(config, "h1".to_owned()).read();
     assert!(blind.hypervisors.is_empty() && blind.problems.len() == 1, "{blind:?}");
+}
+
+/// What the collectors say of h1, through the virsh of `config`.
+fn collected(config: &LibvirtConfig) -> String {
+    let drive = DriveConfig { libvirt: Some(config.clone()), ..DriveConfig::default() };
+    let config = RawCollectConfig::default().check().unwrap().beside(&drive);
+    let mut collectors = Collectors::new(&config);
+    let mut text = String::new();
+    wait_for("guests to be collected", Duration::from_secs(30), || {
+        text = render(&collectors.collect());
+        text.contains("libvirt_up 1") && text.contains("collector_success{collector=\"libvirt_pools\"}")
+    });
+    text
+}
+
+fn guests_have_figures(fleet: &Fleet) {
+    let config = fleet.config("h1");
+    let text = collected(&config);
+    let vm1 = fleet.guest("h1", "vm1").uuid;
+    for series in [
+        format!("libvirt_domain_info_vstate{{domain=\"vm1\",uuid=\"{vm1}\"}} 1"),
+        format!("libvirt_domain_info_maximum_memory_bytes{{domain=\"vm1\",uuid=\"{vm1}\"}} 134217728"),
+        format!("libvirt_domain_vcpu_state{{domain=\"vm1\",uuid=\"{vm1}\",vcpu=\"0\"}} 1"),
+        format!("petrel_guest_info{{name=\"vm1\",owner=\"petrel\",uuid=\"{vm1}\"}} 1"),
+        "libvirt_domains 2".to_owned(),
+        "petrel_collector_success{collector=\"libvirt_pools\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+    }
+    let used = format!("libvirt_domain_info_cpu_time_seconds_total{{domain=\"vm1\",uuid=\"{vm1}\"}} ");
+    let used = text.lines().find_map(|line| line.strip_prefix(&used)).unwrap();
+    assert!(used.parse::<f64>().unwrap() > 0.0);
+    // One virsh answers all of it, and reads no more than it did.
+    let more = collected(&config);
+    assert!(!more.contains("petrel_migration_active{"), "{more}");
+}
+
+fn a_migration_has_figures(fleet: &Fleet) {
+    let config = fleet.config("h1");
+    fleet.virsh("h1", &["migrate-setspeed", "vm2", "1"]);
+    let mut away = Command::new(config.shell.virsh().program.clone())
+        .args(["-q", "-c", "qemu:///system", "migrate", "--live", "--p2p", "vm2", &uri("h2")])
+        .spawn()
+        .unwrap();
+    let series = "petrel_migration_active{direction=\"out\",domain=\"vm2\"";
+    let mut text = String::new();
+    wait_for("the migration to be told", Duration::from_secs(30), || {
+        text = collected(&config);
+        text.contains(series)
+    });
+    assert!(text.contains("libvirt_domain_job_info_memory_remaining_bytes{domain=\"vm2\""), "{text}");
+    fleet.virsh("h1", &["domjobabort", "vm2"]);
+    away.wait().unwrap();
+    fleet.virsh("h1", &["migrate-setspeed", "vm2", "8796093022207"]);
+    assert!(!collected(&config).contains(series));
 }
 
 fn foreign_guests_and_obstacles_are_refused(fleet: &Fleet) {

@@ -1,6 +1,8 @@
-//! Guests and what they use, as the hypervisor tells: libvirt (`libvirt`, with `figures` and `jobs`; `pools`); and HAProxy, which
+//! Guests and what they use, as the hypervisor tells: libvirt (`libvirt`, with `figures` and `jobs`; `pools`), their
+//! control groups (`cgroups`); and HAProxy, which
 //! stands before them (`haproxy`).
 
+mod cgroups;
 mod figures;
 mod haproxy;
 mod haproxy_figures;
@@ -30,6 +32,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     vec![
         Box::new(libvirt::Libvirt::new(Arc::clone(&source))),
         Box::new(pools::Pools::new(source)),
+        Box::new(cgroups::GuestCgroups::new(&config.roots)),
         Box::new(haproxy::Haproxy::new(config)),
     ]
 }
