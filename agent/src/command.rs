@@ -7,7 +7,7 @@ mod dialog;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,12 @@ pub struct Running {
     output: mpsc::Receiver<(bool, Vec<u8>)>,
 }
 
+/// A call that goes on; killed with its group when this is dropped.
+#[derive(Debug)]
+pub struct Following {
+    child: Child,
+}
+
 /// What a call said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
@@ -110,6 +116,23 @@ impl Tool {
         running.kill();
         let command = shown(&self.program.display().to_string(), arguments);
         Err(ToolError::TooSlow { command, seconds: begun.elapsed().as_secs() })
+    }
+
+    /// Starts a call that goes on until it is killed, and hands back what it says, to be read as it comes. Its standard
+    /// error is not kept.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn follow(&self, arguments: &[&str]) -> Result<(Following, ChildStdout), ToolError> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("LC_ALL", "C").env_remove("LANGUAGE").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let start = |source| ToolError::Start { program: self.program.clone(), source };
+        let mut child = command.spawn().map_err(start)?;
+        match child.stdout.take() {
+            Some(out) => Ok((Following { child }, out)),
+            None => Err(start(io::Error::from(io::ErrorKind::BrokenPipe))),
+        }
     }
 
     /// Starts a call.
@@ -181,6 +204,29 @@ fn kill_group(child: &mut Child) {
     }
     drop(child.kill());
     drop(child.wait());
+}
+
+impl Following {
+    /// Ends the call with what it started; its output ends too. Does not wait for that: one that hangs on a disk takes long.
+    pub fn kill(&mut self) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Waits for its end, and says its exit code; `None` when a signal ended it.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().ok().and_then(|status| status.code())
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // One that has ended and was waited for has no group any more, and its number may be another's by now.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
 }
 
 fn said(status: ExitStatus, out: &[u8], words: &[u8]) -> Said {

@@ -1,7 +1,7 @@
 //! Rounds: what collectors and log tails read, frozen in the spool. A round of samples is made at every interval; log lines
 //! are frozen together with where reading stands after them, so a crash neither loses nor repeats one. Decides nothing else.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use petrel_models::Timestamp;
@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::collect::{CollectConfig, Collectors, Family};
+use crate::collect::{CollectConfig, Collectors};
 use crate::drive::InventoryHandle;
 use crate::error_chain::chain;
 use crate::heartbeat::BeatBoards;
-use crate::logs::{LogRound, LogState, LogTails};
+use crate::logs::{LogCounts, LogRound, LogState, LogTails};
 use crate::probes::ProbeBoard;
 use crate::probes::scrape::Reading;
 use crate::spool::{AppendError, Owned, SharedSpool};
@@ -42,8 +42,8 @@ pub struct Rounds {
     pub spool: SharedSpool,
     /// What the stream counted.
     pub counters: Arc<StreamCounters>,
-    /// What the log tails counted, as of their last round.
-    pub logs: Arc<Mutex<Vec<Family>>>,
+    /// What is counted of logs.
+    pub logs: LogCounts,
     /// What heartbeats on storage have seen.
     pub beats: BeatBoards,
     /// What checks and scrapes have found.
@@ -68,7 +68,7 @@ impl Rounds {
             let now = (self.clock)();
             let counters = Arc::clone(&self.counters);
             let mut own = self.spool.with(move |spool| telemetry::families(spool, &counters)).await;
-            own.extend(self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+            own.extend(self.logs.families());
             own.extend(self.beats.families(std::time::Instant::now()));
             if let Some(hands) = &hands {
                 own.extend(hands.families());
@@ -117,7 +117,6 @@ impl Rounds {
                 () = stop.cancelled() => break,
                 round = tails.next() => round,
             };
-            *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = tails.families();
             if round.records.is_empty() && kept_at.elapsed() < STATE_EVERY {
                 unkept = Some(round);
                 continue;

@@ -142,11 +142,13 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
     let Opened { spool, client, beats } = opened;
     let log_state = decode_state(spool.state(Class::Logs));
     let probe_seed = rng.r#gen();
+    let logs = config.logs.with_templates_file(config.state_dir.join("templates"));
+    let tails = LogTails::new(&logs, log_state, clock::wall());
     let mut rounds = Rounds {
         agent: config.agent.as_str().into(),
         spool: SharedSpool::new(spool),
         counters: Arc::new(StreamCounters::default()),
-        logs: Arc::default(),
+        logs: tails.counts(),
         beats,
         probes: ProbeBoard::default(),
         clock: clock::wall(),
@@ -178,8 +180,6 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
     if let Some(hands) = hands {
         parts.start_hands(hands, &rounds, client, rng, cancel);
     }
-    let logs = config.logs.with_templates_file(config.state_dir.join("templates"));
-    let tails = LogTails::new(&logs, log_state, clock::wall());
     let probe_rng = StdRng::seed_from_u64(probe_seed);
     rounds.probes = probes::start(config.probes, clock::wall(), probe_rng, &mut parts.rounds, cancel);
     parts.rounds.spawn(rounds.clone().follow(tails, cancel.clone()));

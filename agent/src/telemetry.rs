@@ -12,6 +12,9 @@ use crate::stream::sender::{StreamCounters, place};
 /// Rust's standard library supports, whatever the kernel's own rate is.
 const USER_TICKS: f64 = 100.0;
 
+/// The counter of lines that announce trouble; shipped rules read it, so it stands in this catalogue before the first one.
+pub(crate) const LOG_PRECURSOR: &str = "petrel_log_precursor_total";
+
 /// The agent's own families, in each round of collection.
 pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
     let mut families = vec![

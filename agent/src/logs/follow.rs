@@ -14,6 +14,8 @@ use super::tail::{Budget, Tail};
 /// Every file that is open, by name; and those that lost their name.
 pub(super) struct Follow {
     config: LogsConfig,
+    /// Patterns of files that another source has as well.
+    copies: Vec<String>,
     named: BTreeMap<PathBuf, Tail>,
     rotated: Vec<Tail>,
     /// Positions of an earlier run, until the first look at the files.
@@ -22,6 +24,7 @@ pub(super) struct Follow {
     looked: bool,
     /// Files that could not be opened; one log line each.
     refused: BTreeSet<PathBuf>,
+    buffer: Vec<u8>,
     pub(super) counts: FollowCounts,
 }
 
@@ -41,6 +44,8 @@ pub(super) struct Progress {
     pub(super) lines: usize,
     /// There is more to read at once.
     pub(super) more: bool,
+    /// There are last lines that more may belong to: read again in a second.
+    pub(super) waits: bool,
 }
 
 /// A rotated file is read on for as long as its writer may still hold it; daemons reopen within seconds of the signal.
@@ -53,14 +58,16 @@ const SIBLINGS_MAX: usize = 5000;
 const LINES_MIN: usize = 50;
 
 impl Follow {
-    pub(super) fn new(config: &LogsConfig, kept: Option<LogState>) -> Follow {
+    pub(super) fn new(config: &LogsConfig, copies: &[String], kept: Option<LogState>) -> Follow {
         Follow {
             config: config.clone(),
+            copies: copies.to_vec(),
             named: BTreeMap::new(),
             rotated: Vec::new(),
             kept,
             looked: false,
             refused: BTreeSet::new(),
+            buffer: Vec::new(),
             counts: FollowCounts::default(),
         }
     }
@@ -81,7 +88,7 @@ impl Follow {
             return kept.clone();
         }
         let all = self.named.values().chain(&self.rotated);
-        LogState { at: now, files: all.map(|tail| tail.position().clone()).collect() }
+        LogState { at: now, files: all.map(|tail| tail.position().clone()).collect(), ..LogState::default() }
     }
 
     /// One round: looks for files, then reads about `lines_max` lines and hands each to `take` with its file's name;
@@ -89,13 +96,13 @@ impl Follow {
     pub(super) fn round(&mut self, now: i64, lines_max: usize, take: &mut dyn FnMut(&Path, &[u8]) -> bool) -> Progress {
         self.look(now);
         let share = (lines_max / self.files().max(1)).max(LINES_MIN);
-        let budget = Budget { line_bytes: self.config.line_bytes_max, lines: share };
+        let budget = Budget { line_bytes: self.config.line_bytes_max, lines: share, joins: self.config.join_traces };
         let mut progress = Progress::default();
         // What was rotated away is older: first.
         for tail in self.rotated.iter_mut().chain(self.named.values_mut()) {
             let path = tail.position().path.clone();
             let mut is_wanted = true;
-            let reading = tail.read(budget, now, &mut |line| {
+            let reading = tail.read(budget, now, &mut self.buffer, &mut |line| {
                 is_wanted = take(&path, line);
                 is_wanted
             });
@@ -103,6 +110,7 @@ impl Follow {
                 Ok(reading) => {
                     progress.lines += reading.lines;
                     progress.more |= reading.more;
+                    progress.waits |= reading.waits;
                     self.counts.lines_cut += reading.cut as u64;
                 }
                 Err(error) => {
@@ -124,8 +132,10 @@ impl Follow {
     /// Finds new files and notices what became of the known ones.
     fn look(&mut self, now: i64) {
         let limit = self.config.files_max;
-        let found: BTreeSet<PathBuf> =
-            self.config.files.iter().flat_map(|pattern| glob::expand(pattern, limit)).take(limit).collect();
+        let is_copy =
+            |path: &PathBuf| path.to_str().is_some_and(|path| self.copies.iter().any(|copy| glob::names(copy, path)));
+        let found = self.config.files.iter().flat_map(|pattern| glob::expand(pattern, limit));
+        let found: BTreeSet<PathBuf> = found.filter(|path| !is_copy(path)).take(limit).collect();
         let gone: Vec<PathBuf> = self.named.keys().filter(|path| !found.contains(*path)).cloned().collect();
         for path in gone {
             self.retire(&path, now);
@@ -306,7 +316,7 @@ mod tests {
         fn new() -> Scene {
             let folder = tempfile::tempdir().unwrap();
             let config = config(&folder);
-            Scene { follow: Follow::new(&config, None), folder, now: 0 }
+            Scene { follow: Follow::new(&config, &[], None), folder, now: 0 }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -339,13 +349,13 @@ mod tests {
         /// The process dies and starts again from the kept state.
         fn restart(&mut self) {
             let text = serde_json::to_string(&self.follow.state(self.now)).unwrap();
-            self.follow = Follow::new(&config(&self.folder), Some(serde_json::from_str(&text).unwrap()));
+            self.follow = Follow::new(&config(&self.folder), &[], Some(serde_json::from_str(&text).unwrap()));
         }
     }
 
     fn config(folder: &tempfile::TempDir) -> LogsConfig {
         let files = vec![format!("{}/*.log", folder.path().display())];
-        RawLogsConfig { files, ..RawLogsConfig::default() }.check().unwrap()
+        RawLogsConfig { files, join_traces: false, ..RawLogsConfig::default() }.check().unwrap()
     }
 
     /// A line long enough for a fingerprint that tells files apart.
@@ -446,7 +456,7 @@ mod tests {
         // The scene's clock stands at 1970: every file is younger.
         assert_eq!(scene.read(), "missed");
         scene.append("other.log", "skipped\n");
-        scene.follow = Follow::new(&config(&scene.folder), Some(kept));
+        scene.follow = Follow::new(&config(&scene.folder), &[], Some(kept));
         assert_eq!(scene.read(), "");
     }
 

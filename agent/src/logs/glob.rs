@@ -46,6 +46,12 @@ pub(super) fn folders(pattern: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Whether a pattern names this very path.
+pub(super) fn names(pattern: &str, path: &str) -> bool {
+    pattern.split('/').count() == path.split('/').count()
+        && pattern.split('/').zip(path.split('/')).all(|(pattern, name)| fits(pattern.as_bytes(), name.as_bytes()))
+}
+
 fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(NAMES_MAX);
     entries
@@ -81,7 +87,9 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 /// `syslog.1`, `x.log.2.gz`, `x.log-20261122`: what logrotate leaves behind.
 fn is_rotated_copy(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return true };
-    let compressed = [".gz", ".xz", ".bz2", ".zst"].iter().any(|end| name.ends_with(end));
+    let compressed = [".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".Z", ".zip", ".old", ".bak", ".swp", "~"]
+        .iter()
+        .any(|end| name.ends_with(end));
     let number = name.rsplit_once(['.', '-']).map_or("", |(_, end)| end);
     compressed || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -110,7 +118,7 @@ mod tests {
     #[test]
     fn files_of_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a.log", "b.log", "a.log.1", "c.log.gz", "d.log-20261122", "x/e.log"] {
+        for name in ["a.log", "b.log", "a.log.1", "c.log.gz", "d.log-20261122", "d.log.old", "x/e.log"] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
@@ -123,6 +131,7 @@ mod tests {
         assert_eq!(names("*log*"), ["a.log", "b.log"]);
         assert_eq!(names("*/*.log"), ["x/e.log"]);
         assert_eq!(names("a.log"), ["a.log"]);
+        assert!(super::names("/var/log/*.log", "/var/log/a.log") && !super::names("/var/log/*", "/var/log/x/a.log"));
         assert_eq!(expand(&format!("{root}/*.log"), 1).len(), 1);
     }
 }

@@ -80,6 +80,23 @@ fn rfc3164<'a>(text: &'a str, now: Timestamp, zone: &Zone) -> Option<(Timestamp,
     Some((at, rest))
 }
 
+/// The program that a message's tag names, and what it says: `sshd[12]: text`, `kernel: [ 12.5] text`. Without a tag the
+/// program is empty.
+pub(super) fn program(message: &str) -> (&str, &str) {
+    let tag = message.split(' ').next().unwrap_or_default();
+    let Some(name) = tag.strip_suffix(':') else { return ("", message) };
+    let name = name.split('[').next().unwrap_or(name);
+    let text = message[tag.len()..].trim_start();
+    (name, if name == "kernel" { without_uptime(text) } else { text })
+}
+
+/// Leaves out the seconds since boot that the kernel puts before its messages: their width differs from line to line.
+fn without_uptime(text: &str) -> &str {
+    let Some((inside, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else { return text };
+    let is_number = inside.bytes().all(|byte| byte.is_ascii_digit() || byte == b' ' || byte == b'.');
+    if is_number { rest } else { text }
+}
+
 /// Leaves out a host name, which stands between the stamp and a word such as `sshd[12]:`.
 fn without_host(text: &str) -> &str {
     let Some((_, rest)) = text.split_once(' ') else { return text };
@@ -195,12 +212,26 @@ plain",
         );
     }
 
+    #[test]
+    fn programs() {
+        for (message, expected) in [
+            ("sshd[123]: Failed", ("sshd", "Failed")),
+            ("kernel: [   12.345678] oops", ("kernel", "oops")),
+            ("kernel: [drm] text", ("kernel", "[drm] text")),
+            ("kernel:", ("kernel", "")),
+            ("no tag here", ("", "no tag here")),
+            ("", ("", "")),
+        ] {
+            assert_eq!(program(message), expected);
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn never_panics(line in "\\PC{0,40}", stamp in "[A-Z][a-z]{2} [ 0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\\PC{0,9}",
                         iso in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.,Z+-]{0,1}[0-9:é]{0,7}") {
             for text in [line, stamp, iso] {
-                read(&text, NOW, &Zone::utc());
+                program(read(&text, NOW, &Zone::utc()).message);
             }
         }
     }

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Positions in all files.
+use super::journal::JournalPosition;
+use super::kmsg::KmsgPosition;
+
+/// Positions in all sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
     /// When reading stood there: a file made later is new, and read from its begin after a restart.
@@ -14,6 +17,12 @@ pub struct LogState {
     pub at: Timestamp,
     /// One for each file that was followed, and for each rotated one that is still read.
     pub files: Vec<FilePosition>,
+    /// In the journal, where it was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalPosition>,
+    /// In the kernel's messages, where they were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kmsg: Option<KmsgPosition>,
 }
 
 /// Position in one file.
@@ -58,5 +67,20 @@ impl Fingerprint {
             .iter()
             .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Fingerprint { length: bytes.len() as u32, hash }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_ever_written_is_read() {
+        let first: LogState = serde_json::from_str(include_str!("../../testdata/log-state-1.json")).unwrap();
+        assert_eq!((first.files[0].offset, first.files[0].rotated, first.journal), (4711, true, None));
+        let text = include_str!("../../testdata/log-state-2.json");
+        let second: LogState = serde_json::from_str(text).unwrap();
+        assert_eq!(second.kmsg.as_ref().map(|kmsg| kmsg.next), Some(1234));
+        assert_eq!(serde_json::to_string(&second).unwrap(), text.trim_end(), "what is written today");
     }
 }

@@ -7,6 +7,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use memchr::memchr;
+
+use super::join::{self, Trace};
 use super::state::{FilePosition, Fingerprint};
 
 /// An open file with its position.
@@ -16,15 +19,25 @@ pub(super) struct Tail {
     position: FilePosition,
     /// When the last whole line was read, or the file opened; by the caller's clock.
     pub(super) active_at: i64,
+    /// The file's length at the last reading, and since when it has it.
+    length: u64,
+    length_since: i64,
 }
+
+/// A last line waits so long for what may belong to it.
+const JOIN_MS: i64 = 1000;
+/// Most lines of one record.
+const JOINED_MAX: usize = 256;
 
 /// How much a caller takes from one file at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
-    /// Longest line.
+    /// Longest line, and longest record of joined lines.
     pub(super) line_bytes: usize,
     /// Most lines.
     pub(super) lines: usize,
+    /// Whether the lines of a stack trace are handed out as one.
+    pub(super) joins: bool,
 }
 
 /// What a reading came to.
@@ -38,6 +51,20 @@ pub(super) struct Reading {
     pub(super) restarted: bool,
     /// The budget ended the reading, not the file.
     pub(super) more: bool,
+    /// A last line is there that more may belong to; it is read again a second later.
+    pub(super) waits: bool,
+}
+
+/// What stands at the begin of some bytes.
+enum Piece {
+    /// A record of so many bytes, and how many it takes with its newline. Longer ones are cut.
+    Record { length: usize, advance: usize, is_cut: bool },
+    /// The begin of a line that is too long, without its end.
+    Begin { length: usize },
+    /// A record that may go on.
+    Undecided,
+    /// No whole line.
+    Nothing,
 }
 
 impl Tail {
@@ -57,7 +84,7 @@ impl Tail {
             skipping: false,
             rotated: false,
         };
-        Ok(Tail { file, position, active_at: now })
+        Ok(Tail { file, position, active_at: now, length: 0, length_since: now })
     }
 
     /// Stands where `position` says if this is the same file, still at least that long; otherwise says no.
@@ -110,12 +137,13 @@ impl Tail {
         Ok(self.file.metadata()?.len() < self.position.offset || !self.begins_as(self.position.fingerprint)?)
     }
 
-    /// Reads whole lines and hands each out without its newline, within the budget. The position moves with every line
-    /// handed out; `take` says whether it wants more.
+    /// Reads whole lines and hands each out without its newline, within the budget; lines of a stack trace together. The
+    /// position moves with what is handed out, so a trace that may go on is read again. `take` says whether it wants more.
     pub(super) fn read(
         &mut self,
         budget: Budget,
         now: i64,
+        buffer: &mut Vec<u8>,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> io::Result<Reading> {
         let mut reading = Reading::default();
@@ -123,15 +151,19 @@ impl Tail {
         if length == self.position.offset {
             return Ok(reading);
         }
+        if length != self.length {
+            (self.length, self.length_since) = (length, now);
+        }
         if self.was_rewritten()? {
             self.start_over();
             reading.restarted = true;
         }
-        // Room for the longest line with its newline; most rounds need one read.
-        let mut chunk = vec![0; budget.line_bytes + 1];
+        // Room for the longest record and the line after it, which says whether it is whole; most rounds need one read.
+        buffer.resize((2 * budget.line_bytes + 2).max(BUFFER_BYTES_MIN), 0);
+        let is_final = !(0..JOIN_MS).contains(&(now - self.length_since));
         loop {
-            let filled = self.file.read_at(&mut chunk, self.position.offset)?;
-            let used = self.hand_out(&chunk[..filled], budget, &mut reading, take);
+            let filled = self.file.read_at(buffer, self.position.offset)?;
+            let used = self.hand_out(&buffer[..filled], budget, is_final, &mut reading, take);
             if used > 0 {
                 self.active_at = now;
                 self.grow_fingerprint()?;
@@ -153,33 +185,46 @@ impl Tail {
         Ok(())
     }
 
-    /// Cuts a chunk into lines; returns the bytes used, 0 when no line is whole.
+    /// Cuts a chunk into records; returns the bytes used, 0 when none is whole.
     fn hand_out(
         &mut self,
         chunk: &[u8],
         budget: Budget,
+        is_final: bool,
         reading: &mut Reading,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> usize {
         let mut used = 0;
+        reading.waits = false;
         while used < chunk.len() {
             let rest = &chunk[used..];
-            let (line, advance) = match rest.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (&rest[..end], end + 1),
-                // Longer than any line may be: hand out its begin now and skip the rest.
-                None if rest.len() > budget.line_bytes => (&rest[..budget.line_bytes], budget.line_bytes),
-                None if self.position.skipping => (rest, rest.len()),
-                None => break,
-            };
-            let is_ended = advance > line.len();
-            let is_rest_of_cut = std::mem::replace(&mut self.position.skipping, !is_ended);
-            used += advance;
-            self.position.offset += advance as u64;
-            if is_rest_of_cut {
+            if self.position.skipping {
+                let end = memchr(b'\n', rest);
+                self.position.skipping = end.is_none();
+                let advance = end.map_or(rest.len(), |end| end + 1);
+                used += advance;
+                self.position.offset += advance as u64;
                 continue;
             }
+            let (line, advance) = match piece(rest, budget, is_final) {
+                Piece::Record { length, advance, is_cut } => {
+                    reading.cut += usize::from(is_cut);
+                    (&rest[..length], advance)
+                }
+                Piece::Begin { length } => {
+                    reading.cut += 1;
+                    self.position.skipping = true;
+                    (&rest[..length], length)
+                }
+                Piece::Undecided => {
+                    reading.waits = true;
+                    break;
+                }
+                Piece::Nothing => break,
+            };
+            used += advance;
+            self.position.offset += advance as u64;
             reading.lines += 1;
-            reading.cut += usize::from(!is_ended);
             if !take(line) || reading.lines >= budget.lines {
                 reading.more = true;
                 break;
@@ -212,18 +257,53 @@ impl Tail {
     }
 }
 
+/// Fewest bytes read at once.
+const BUFFER_BYTES_MIN: usize = 128 << 10;
+
+/// The record at the begin of `bytes`. `is_final` says that nobody has written more for a while.
+fn piece(bytes: &[u8], budget: Budget, is_final: bool) -> Piece {
+    let Some(end) = memchr(b'\n', bytes) else {
+        let is_long = bytes.len() > budget.line_bytes;
+        return if is_long { Piece::Begin { length: budget.line_bytes } } else { Piece::Nothing };
+    };
+    if end > budget.line_bytes {
+        return Piece::Record { length: budget.line_bytes, advance: end + 1, is_cut: true };
+    }
+    let record = |end: usize| Piece::Record { length: end, advance: end + 1, is_cut: false };
+    if !budget.joins {
+        return record(end);
+    }
+    let (mut end, mut trace) = (end, join::begin(&bytes[..end]));
+    for _ in 1..JOINED_MAX {
+        let next = &bytes[end + 1..];
+        // What cannot go on with a trace needs no look at its end.
+        if trace == Trace::Plain && next.first().is_some_and(|first| !join::may_continue(*first)) {
+            return record(end);
+        }
+        let Some(length) = memchr(b'\n', next).or((next.len() > budget.line_bytes).then_some(next.len())) else {
+            return if is_final { record(end) } else { Piece::Undecided };
+        };
+        let is_long = end + 1 + length > budget.line_bytes;
+        if is_long || !join::continues(&mut trace, &next[..length]) {
+            return record(end);
+        }
+        end += 1 + length;
+    }
+    record(end)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
     use super::*;
 
-    const SMALL: Budget = Budget { line_bytes: 8, lines: 100 };
+    const SMALL: Budget = Budget { line_bytes: 8, lines: 100, joins: false };
 
     fn lines(tail: &mut Tail, budget: Budget) -> (Vec<String>, Reading) {
         let mut seen = Vec::new();
         let reading = tail
-            .read(budget, 0, &mut |line| {
+            .read(budget, 0, &mut Vec::new(), &mut |line| {
                 seen.push(String::from_utf8_lossy(line).into_owned());
                 true
             })
@@ -257,7 +337,7 @@ mod tests {
         let path = folder.path().join("x.log");
         std::fs::write(&path, "a\nb\nc\n").unwrap();
         let mut tail = Tail::open(&path, 0).unwrap();
-        let (seen, reading) = lines(&mut tail, Budget { line_bytes: 8, lines: 2 });
+        let (seen, reading) = lines(&mut tail, Budget { lines: 2, ..SMALL });
         assert_eq!((seen, reading.more), (vec!["a".to_owned(), "b".to_owned()], true));
         assert_eq!(lines(&mut tail, SMALL).0, ["c"]);
     }
@@ -275,5 +355,59 @@ mod tests {
         let (seen, reading) = lines(&mut tail, SMALL);
         assert!(reading.restarted);
         assert_eq!(seen, ["longer", "than", "before"]);
+    }
+
+    #[test]
+    fn a_trace_is_one_record_and_its_last_line_waits_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        std::fs::write(&path, "a\nb\n  b1\n  b2\nc\n  c1\n").unwrap();
+        let mut tail = Tail::open(&path, 0).unwrap();
+        let budget = Budget { line_bytes: 11, lines: 100, joins: true };
+        let read = |tail: &mut Tail, now| {
+            let mut seen = Vec::new();
+            let reading = tail.read(budget, now, &mut Vec::new(), &mut |line| {
+                seen.push(String::from_utf8_lossy(line).replace('\n', "|"));
+                true
+            });
+            (seen.join(" "), reading.unwrap().waits)
+        };
+        assert_eq!(read(&mut tail, 0), ("a b|  b1|  b2".to_owned(), true));
+        assert_eq!(read(&mut tail, JOIN_MS - 1), (String::new(), true));
+        assert_eq!(read(&mut tail, JOIN_MS), ("c|  c1".to_owned(), false));
+        // A record is as long as a line may be; half a line is not waited for for ever.
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"d\n  d1\n  d2\n  d3\ne\n  half")
+            .unwrap();
+        assert_eq!(read(&mut tail, JOIN_MS), ("d|  d1|  d2   d3".to_owned(), true));
+        assert_eq!(read(&mut tail, 2 * JOIN_MS), ("e".to_owned(), false));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn whatever_is_in_a_file_comes_out_in_bounds(bytes in proptest::collection::vec(proptest::prop_oneof![
+            proptest::strategy::Just(b'\n'), proptest::strategy::Just(b' '), proptest::arbitrary::any::<u8>()
+        ], 0..300)) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.log");
+            std::fs::write(&path, &bytes).unwrap();
+            let mut tail = Tail::open(&path, 0).unwrap();
+            let mut lines = 0;
+            for now in [0, JOIN_MS] {
+                let budget = Budget { line_bytes: 8, lines: 1000, joins: true };
+                tail.read(budget, now, &mut Vec::new(), &mut |line| {
+                    assert!(line.len() <= 8);
+                    lines += 1 + memchr::memchr_iter(b'\n', line).count();
+                    true
+                }).unwrap();
+            }
+            let whole = memchr::memchr_iter(b'\n', &bytes).count();
+            let rest = bytes.iter().rev().take_while(|byte| **byte != b'\n').count();
+            proptest::prop_assert_eq!(lines, whole + usize::from(rest > 8));
+        }
     }
 }

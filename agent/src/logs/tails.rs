@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use super::config::LogsConfig;
 use super::counts::Counts;
 use super::follow::Follow;
-use super::sift::Sift;
+use super::inlets::Inlets;
+use super::sift::{Line, Sift};
 use super::{LogRecord, LogState};
 use crate::collect::Family;
 use crate::collect::zone::Zone;
@@ -36,7 +37,18 @@ pub struct LogRound {
     pub state: LogState,
 }
 
-/// The log files of this host.
+/// What was counted, for each round of collection.
+#[derive(Clone)]
+pub struct LogCounts(Arc<Mutex<Counts>>);
+
+impl LogCounts {
+    /// All families. A precursor that was seen for the first time is shown as 0 once.
+    pub fn families(&self) -> Vec<Family> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).families()
+    }
+}
+
+/// The logs of this host.
 pub struct LogTails {
     rounds: mpsc::Receiver<LogRound>,
     counts: Arc<Mutex<Counts>>,
@@ -53,6 +65,8 @@ const RECORDS_MAX: usize = 1000;
 const GATHER: Duration = Duration::from_millis(200);
 /// Look without being told: file systems without notification, a full event queue, a folder that did not exist.
 const POLL: Duration = Duration::from_secs(5);
+/// The same while something waits for its end, or a source cannot tell that it has something.
+const SOON: Duration = Duration::from_secs(1);
 /// Longest wait for the thread at the end; it takes a few milliseconds where nothing hangs.
 const PARTING: Duration = Duration::from_millis(300);
 /// How often templates are written down while new ones come.
@@ -66,9 +80,14 @@ impl LogTails {
         let counts = Arc::new(Mutex::new(Counts::default()));
         let stopped = Arc::new(AtomicBool::new(false));
         let saved = config.templates_file.as_deref().map(load_templates).unwrap_or_default();
+        let sources = config.sources();
+        let mut sift = Sift::new(config, &saved, Zone::load(&config.localtime));
+        sift.skips_kernel = sources.kmsg.is_some();
+        let inlets = Inlets::start(&sources, config, state.as_ref(), clock(), &wake);
         let worker = Worker {
-            follow: Follow::new(config, state),
-            sift: Sift::new(config, &saved, Zone::load(&config.localtime)),
+            follow: Follow::new(config, &sources.copies, state),
+            inlets,
+            sift,
             counts: Arc::clone(&counts),
             clock,
             out,
@@ -99,9 +118,9 @@ impl LogTails {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).template_family()
     }
 
-    /// Everything the tails count, `template_counts` included.
-    pub fn families(&self) -> Vec<Family> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).families()
+    /// Everything that is counted, `template_counts` included.
+    pub fn counts(&self) -> LogCounts {
+        LogCounts(Arc::clone(&self.counts))
     }
 }
 
@@ -123,9 +142,21 @@ impl Drop for LogTails {
     }
 }
 
+/// When the next round is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// At once: there is more.
+    Now,
+    /// Within a second.
+    Soon,
+    /// When something changes.
+    Idle,
+}
+
 /// The thread's own.
 struct Worker {
     follow: Follow,
+    inlets: Inlets,
     sift: Sift,
     counts: Arc<Mutex<Counts>>,
     clock: Clock,
@@ -141,16 +172,17 @@ impl Worker {
         let mut last = None;
         loop {
             watch.keep_to(&self.follow.folders());
-            let (round, more) = self.round();
-            let is_news = !round.records.is_empty() || last.as_ref() != Some(&round.state.files);
+            let (round, pace) = self.round();
+            let state = LogState { at: 0, ..round.state.clone() };
+            let is_news = !round.records.is_empty() || last.as_ref() != Some(&state);
             if is_news {
-                last = Some(round.state.files.clone());
+                last = Some(state);
                 // Blocks while the run loop is busy: that is the bound on what is read ahead.
                 if self.out.blocking_send(round).is_err() {
                     break;
                 }
             }
-            if !more && !self.wait(woken) {
+            if pace != Pace::Now && !self.wait(woken, pace) {
                 break;
             }
             if self.saved_at.elapsed() >= SAVE_EVERY {
@@ -160,27 +192,44 @@ impl Worker {
         self.save_templates();
     }
 
-    fn round(&mut self) -> (LogRound, bool) {
+    fn round(&mut self) -> (LogRound, Pace) {
         let now = (self.clock)();
         let mut records = Vec::new();
         let (sift, shared) = (&mut self.sift, &self.counts);
-        let progress = self.follow.round(now, LINES_MAX, &mut |path, line| {
+        let mut sieve = |line: &Line<'_>| {
             let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            records.extend(sift.line(path, line, now, &mut counts));
+            sift.line(line, now, &mut counts, &mut records);
             records.len() < RECORDS_MAX
+        };
+        // The kernel's messages first: they are few, and its ring forgets.
+        let mut has_more = self.inlets.read(now, LINES_MAX, &mut sieve);
+        let progress = self.follow.round(now, LINES_MAX, &mut |path, line| {
+            let source = path.to_string_lossy();
+            sieve(&Line { source: &source, unit: "", bytes: line, stated: None })
         });
+        has_more |= progress.more;
         let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         counts.follow = self.follow.counts;
+        counts.follow.lines_cut += self.inlets.lines_cut;
         counts.files = self.follow.files();
         counts.templates_known = self.sift.miner().len();
         counts.templates_evicted = self.sift.miner().evicted();
+        (counts.journal, counts.kmsg) = self.inlets.counts();
         drop(counts);
-        (LogRound { records, state: self.follow.state(now) }, progress.more)
+        let pace = match has_more {
+            true => Pace::Now,
+            false if progress.waits || self.inlets.is_hurried() => Pace::Soon,
+            false => Pace::Idle,
+        };
+        let mut state = self.follow.state(now);
+        (state.journal, state.kmsg) = self.inlets.positions();
+        (LogRound { records, state }, pace)
     }
 
     /// Waits for a change; false when it is time to end.
-    fn wait(&self, woken: &Receiver<()>) -> bool {
-        let is_woken = !matches!(woken.recv_timeout(POLL), Err(RecvTimeoutError::Timeout));
+    fn wait(&self, woken: &Receiver<()>, pace: Pace) -> bool {
+        let longest = if pace == Pace::Soon { SOON } else { POLL };
+        let is_woken = !matches!(woken.recv_timeout(longest), Err(RecvTimeoutError::Timeout));
         if is_woken && !self.stopped.load(Ordering::Acquire) {
             std::thread::sleep(GATHER);
             while woken.try_recv().is_ok() {}
@@ -260,7 +309,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::logs::RawLogsConfig;
+    use crate::logs::{RawJournalConfig, RawLogsConfig, Wanted};
 
     /// Rounds until some bring the records wanted; their bodies.
     async fn bodies(tails: &mut LogTails, wanted: usize) -> (Vec<String>, LogState) {
@@ -279,10 +328,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
         std::fs::write(&path, "before the start\n").unwrap();
-        let raw = RawLogsConfig { files: vec![path.display().to_string()], ..RawLogsConfig::default() };
+        let journal = RawJournalConfig { follow: Wanted::Never, ..RawJournalConfig::default() };
+        let (files, kmsg) = (vec![path.display().to_string()], Wanted::Never);
+        let raw = RawLogsConfig { files, journal, kmsg, context_lines: 0, ..RawLogsConfig::default() };
         let templates = folder.path().join("templates.json");
         let config = raw.check().unwrap().with_templates_file(templates.clone());
-        let clock: Clock = Arc::new(|| 1_795_351_350_000);
+        let clock: Clock = crate::clock::wall();
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
 
         let mut tails = LogTails::new(&config, None, Arc::clone(&clock));
@@ -302,7 +353,8 @@ mod tests {
         writeln!(file, "all is well\nsomething new").unwrap();
         let mut tails = LogTails::new(&config, Some(state), clock);
         assert_eq!(bodies(&mut tails, 1).await.0, ["something new"]);
-        let lines = &tails.families()[1];
+        let families = tails.counts().families();
+        let lines = families.iter().find(|family| family.name == "petrel_log_lines_total").unwrap();
         assert_eq!(lines.points.iter().map(|point| point.value).sum::<f64>(), 2.0);
     }
 }

@@ -185,17 +185,21 @@ fn log_record(record: &LogRecord, at: Timestamp) -> OtlpLogRecord {
         Severity::Error => (SeverityNumber::Error, "ERROR"),
         Severity::Fatal => (SeverityNumber::Fatal, "FATAL"),
     };
+    let mut attributes = vec![
+        attribute("log.file.path", &record.source),
+        attribute("petrel.template.id", &record.template_id),
+        attribute("petrel.template", &record.template),
+        attribute("petrel.why", record.why.as_str()),
+    ];
+    let more = [("systemd.unit", &record.unit), ("petrel.precursor", &record.precursor)];
+    attributes.extend(more.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| attribute(name, text)));
     OtlpLogRecord {
         time_unix_nano: nanos(record.at),
         observed_time_unix_nano: nanos(at),
         severity_number: number as i32,
         severity_text: text.to_owned(),
         body: Some(text_value(&record.body)),
-        attributes: vec![
-            attribute("log.file.path", &record.source),
-            attribute("petrel.template.id", &record.template_id),
-            attribute("petrel.template", &record.template),
-        ],
+        attributes,
         ..OtlpLogRecord::default()
     }
 }
@@ -234,6 +238,7 @@ fn compress(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::Why;
 
     fn family(kind: Kind, devices: &[&'static str]) -> Family {
         let points = devices
@@ -318,6 +323,9 @@ mod tests {
             template_id: "00000000000000aa".to_owned(),
             template: "disk <*> failed".to_owned(),
             body: "disk sda failed".to_owned(),
+            unit: String::new(),
+            precursor: "io_error".to_owned(),
+            why: Why::Precursor,
         };
         let encoded = logs("h1", &[record], 2_000);
         let bytes = zstd::stream::decode_all(&encoded.body[..]).unwrap();
@@ -326,6 +334,8 @@ mod tests {
         assert_eq!((got.time_unix_nano, got.observed_time_unix_nano), (1_000_000_000, 2_000_000_000));
         assert_eq!((got.severity_number, got.severity_text.as_str()), (17, "ERROR"));
         assert_eq!(got.body, Some(text_value("disk sda failed")));
-        assert_eq!(got.attributes[2], attribute("petrel.template", "disk <*> failed"));
+        let more =
+            [("petrel.template", "disk <*> failed"), ("petrel.why", "precursor"), ("petrel.precursor", "io_error")];
+        assert_eq!(got.attributes[2..], more.map(|(name, text)| attribute(name, text)));
     }
 }

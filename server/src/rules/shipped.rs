@@ -8,6 +8,7 @@ pub fn shipped() -> &'static [(&'static str, &'static str)] {
         ("shipped/devices.yaml", include_str!("../../../dashboards/rules/devices.yaml")),
         ("shipped/predictions.yaml", include_str!("../../../dashboards/rules/predictions.yaml")),
         ("shipped/anomalies.yaml", include_str!("../../../dashboards/rules/anomalies.yaml")),
+        ("shipped/precursors.yaml", include_str!("../../../dashboards/rules/precursors.yaml")),
         ("shipped/petrel.yaml", include_str!("../../../dashboards/rules/petrel.yaml")),
     ]
 }
