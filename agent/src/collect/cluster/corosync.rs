@@ -15,7 +15,7 @@ pub(super) struct Corosync {
     config: PathBuf,
 }
 
-/// The four tools together take about 15 ms of CPU.
+/// On a cluster of three, ha_cluster_exporter's reading of two of the four tools took 28 ms.
 const EVERY: Duration = Duration::from_secs(15);
 const WITHIN: Duration = Duration::from_secs(5);
 const QUORUM: [&str; 1] = ["-p"];

@@ -16,7 +16,7 @@ pub(super) struct Pacemaker {
     zone_file: PathBuf,
 }
 
-/// One call takes about 10 ms of CPU on an idle cluster of three.
+/// On a cluster of three, ha_cluster_exporter's reading of Pacemaker by `crm_mon` and `cibadmin` took 34 ms.
 const EVERY: Duration = Duration::from_secs(15);
 /// `crm_mon` waits for daemons that are busy.
 const WITHIN: Duration = Duration::from_secs(10);

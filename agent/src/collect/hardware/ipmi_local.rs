@@ -16,7 +16,7 @@ pub(super) struct Ipmi {
     devices: [PathBuf; 3],
 }
 
-/// A BMC reads its sensors itself every few seconds, and answers slowly: a list of 100 sensors takes many seconds.
+/// A BMC answers slowly through the kernel's device: a list of 100 sensors can take many seconds.
 const EVERY: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(50);
 const SENSORS: [&str; 2] = ["sdr", "elist"];
