@@ -107,6 +107,12 @@ pub(super) fn families<'a>(guests: impl Iterator<Item = ((&'a str, &'a str), &'a
     families
 }
 
+/// Whether a job runs on the guest that answered so.
+pub(super) fn is_busy(answer: &Answer) -> bool {
+    let kind = answer.out.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == "Job type");
+    kind.is_some_and(|(_, kind)| kind.trim() != "None") || answer.words.contains("only on the source host")
+}
+
 fn fill<'a>(
     rules: &[Rule],
     families: &mut [Family],
@@ -152,6 +158,7 @@ mod tests {
         let moving = answer(include_str!("../../../testdata/virsh-domjobinfo.txt"), "");
         let coming = answer("", "Operation not supported: migration statistics are available only on the source host");
         let still = answer("Job type:         None        \n", "");
+        assert!(is_busy(&moving) && is_busy(&coming) && !is_busy(&still));
         let guests = [(("vm1", "u1"), &moving), (("vm2", "u2"), &coming), (("vm3", "u3"), &still)];
         let text = render(&families(guests.into_iter()));
         let told: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
