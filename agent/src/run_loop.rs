@@ -161,6 +161,7 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
         senders: JoinSet::new(),
         stop: stop.clone(),
     };
+    let reached = Arc::new(Notify::new());
     for class in Class::ALL {
         let sender = Sender {
             class,
@@ -168,6 +169,9 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
             spool: rounds.spool.clone(),
             delivery: Delivery::new(StdRng::seed_from_u64(rng.r#gen())),
             agreed: Agreed::default(),
+            rng: StdRng::seed_from_u64(rng.r#gen()),
+            clock: clock::wall(),
+            reached: Arc::clone(&reached),
             counters: Arc::clone(&rounds.counters),
         };
         parts.senders.spawn(sender.run(stop.clone()));

@@ -1,6 +1,7 @@
 //! What the agent says about itself, beside what it says about its host. Blocks on files below /proc, which never hang.
 
 use std::fs;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::collect::{Family, Kind, Point};
@@ -61,6 +62,14 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             [(vec![], stream.dictionary_misses.load(Ordering::Relaxed) as f64)],
         ),
     ];
+    if let Some(seconds) = stream.skew.lock().unwrap_or_else(PoisonError::into_inner).seconds() {
+        families.push(family(
+            Kind::Gauge,
+            "petrel_agent_clock_skew_seconds",
+            "Seconds that this host's clock is ahead of the server's, without the time on the network.",
+            [(vec![], seconds)],
+        ));
+    }
     if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_seconds(&text)) {
         families.push(family(
             Kind::Counter,

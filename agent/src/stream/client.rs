@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use petrel_models::Timestamp;
 use prost::Message;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, RequestBuilder, Response, Url};
 
 use super::delivery::Reply;
 use super::dictionary::{self, Outgoing};
+use super::skew::parse_times;
 use super::protocol::{
-    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_SEQ, Inventory, Order, PATH_ANSWERS,
+    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_PACE, HEADER_PENDING, HEADER_SEQ, HEADER_TIME, Inventory, Order, PATH_ANSWERS,
     PATH_INVENTORY, PATH_ORDERS,
 };
 use crate::error_chain::chain;
@@ -129,6 +131,30 @@ pub struct Delivered {
     pub rejected: u64,
     /// The batch that the server holds as dictionary for the next one.
     pub dictionary: Option<u64>,
+    /// How long to wait before the next batch of a backlog.
+    pub pace: Duration,
+    /// When the server received the batch and answered it, by its clock.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+/// One attempt to deliver a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// What is delivered.
+    pub batch: &'a Batch,
+    /// The body that it goes out with this time.
+    pub outgoing: &'a Outgoing,
+    /// Batches of the class behind it.
+    pub pending: u64,
+    /// When it goes out.
+    pub now: Timestamp,
+}
+
+impl Delivered {
+    fn unreachable() -> Delivered {
+        let message = String::new();
+        Delivered { reply: Reply::Unreachable, message, rejected: 0, dictionary: None, pace: Duration::ZERO, times: None }
+    }
 }
 
 impl Client {
@@ -167,8 +193,9 @@ impl Client {
         })
     }
 
-    /// Sends one batch once, with the body that it goes out with this time.
-    pub async fn deliver(&self, batch: &Batch, outgoing: &Outgoing) -> Delivered {
+    /// Sends one batch once.
+    pub async fn deliver(&self, attempt: Attempt<'_>) -> Delivered {
+        let Attempt { batch, outgoing, pending, now } = attempt;
         let compression = if outgoing.is_against_dictionary { dictionary::ENCODING } else { "zstd" };
         let (path, content_type, encoding) = match batch.class {
             Class::Metrics => ("/v1/metrics", "application/x-protobuf", Some(compression)),
@@ -185,6 +212,8 @@ impl Client {
             .header(HEADER_EPOCH, self.epoch.clone())
             .header(HEADER_CLASS, batch.class.as_str())
             .header(HEADER_SEQ, batch.seq)
+            .header(HEADER_PENDING, pending)
+            .header(HEADER_TIME, now)
             .body(outgoing.body.clone());
         if let Some(encoding) = encoding {
             request = request.header(CONTENT_ENCODING, encoding);
@@ -193,7 +222,7 @@ impl Client {
             Ok(response) => delivered(batch.class, response).await,
             Err(error) => {
                 self.fail_over(index);
-                Delivered { reply: Reply::Unreachable, message: chain(&error), rejected: 0, dictionary: None }
+                Delivered { message: chain(&error), ..Delivered::unreachable() }
             }
         }
     }
@@ -263,15 +292,22 @@ async fn delivered(class: Class, response: Response) -> Delivered {
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .map(Duration::from_secs);
-    let dictionary = response.headers().get(HEADER_DICTIONARY).and_then(|value| value.to_str().ok()?.parse().ok());
-    let reply = Reply::Answered { status: status.as_u16(), retry_after };
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let mut delivered = Delivered {
+        reply: Reply::Answered { status: status.as_u16(), retry_after },
+        dictionary: text(HEADER_DICTIONARY).and_then(|text| text.parse().ok()),
+        pace: Duration::from_millis(text(HEADER_PACE).and_then(|text| text.parse().ok()).unwrap_or_default()),
+        times: text(HEADER_TIME).and_then(parse_times),
+        ..Delivered::unreachable()
+    };
     let body = bounded_body(response).await.unwrap_or_default();
     if !status.is_success() {
         let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
-        return Delivered { reply, message: format!("{status}: {text}"), rejected: 0, dictionary: None };
+        delivered.message = format!("{status}: {text}");
+        return delivered;
     }
-    let (rejected, message) = partial_success(class, &body);
-    Delivered { reply, message, rejected, dictionary }
+    (delivered.rejected, delivered.message) = partial_success(class, &body);
+    delivered
 }
 
 /// What the server took out of an accepted batch.

@@ -89,7 +89,9 @@ impl Delivery {
             }
             Reply::Answered { status: 408 | 429 | 500..=599, retry_after } => {
                 let own = self.backoff();
-                let after = retry_after.map_or(own, |asked| asked.min(RETRY_AFTER_MAX).max(own));
+                // Whom the server turned away together must not come back together.
+                let asked = |asked: Duration| asked.min(RETRY_AFTER_MAX).mul_f64(self.rng.gen_range(1.0..=1.5)).max(own);
+                let after = retry_after.map_or(own, asked);
                 Next::Retry { after, because: RetryReason::Busy }
             }
             Reply::Answered { .. } => Next::Retry { after: self.backoff(), because: RetryReason::Unexpected },
@@ -166,6 +168,6 @@ mod tests {
             Next::Retry { after, .. } => after.as_secs(),
             other => panic!("{other:?}"),
         };
-        assert_eq!((after(30), after(86_400)), (30, 600));
+        assert!((30..=45).contains(&after(30)) && (600..=900).contains(&after(86_400)), "spread by a half");
     }
 }

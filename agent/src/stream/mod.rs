@@ -6,5 +6,7 @@ pub mod delivery;
 pub mod dictionary;
 pub mod encode;
 pub mod orders;
+pub mod pace;
 pub mod protocol;
 pub mod sender;
+pub mod skew;

@@ -16,6 +16,13 @@ pub const HEADER_CLASS: &str = "petrel-class";
 pub const HEADER_SEQ: &str = "petrel-seq";
 /// Header of an answer: the number of the batch whose body the server holds as dictionary for the next one ([`super::dictionary`]).
 pub const HEADER_DICTIONARY: &str = "petrel-dictionary";
+/// Header of a batch: how many more of its class wait in the spool.
+pub const HEADER_PENDING: &str = "petrel-pending";
+/// Header of an answer to a batch: milliseconds to wait before the next batch of a backlog ([`super::pace`]).
+pub const HEADER_PACE: &str = "petrel-pace";
+/// Header of a batch: when it left, by the agent's clock, in milliseconds since the Unix epoch. Of its answer: when the batch came and
+/// when the answer left by the server's, as `RECEIVED,ANSWERED` ([`super::skew`]).
+pub const HEADER_TIME: &str = "petrel-time";
 /// Path that takes [`OrderAnswer`] lists, as JSON, with the four headers above.
 pub const PATH_ANSWERS: &str = "/petrel/v1/answers";
 /// Path of the long-lived request for [`Order`] lists: `GET ?wait_ms=30000`, answered as soon as there is one.

@@ -1,18 +1,23 @@
 //! Sends one class: the oldest batch, until it is delivered or refused for good, then the next. One batch is in flight.
 //! What to do after each attempt is decided by `delivery`; this file waits, asks and logs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::client::{Client, Delivered};
+use super::client::{Attempt, Client, Delivered};
 use super::delivery::{Delivery, Next, RetryReason};
 use super::dictionary::{Agreed, Outgoing};
+use super::pace::{self, Pending};
 use super::protocol::Class;
+use super::skew::{ClockSkew, Exchange};
+use crate::clock::Clock;
 use crate::error_chain::chain;
 use crate::rounds::blocking;
 use crate::spool::{Batch, SharedSpool};
@@ -33,6 +38,8 @@ pub struct StreamCounters {
     pub rejected: [AtomicU64; 3],
     /// Bytes of request bodies as sent, each attempt.
     pub sent_bytes: [AtomicU64; 3],
+    /// How far the clock is from the server's.
+    pub skew: Mutex<ClockSkew>,
     /// Batches that the server could not take against a dictionary and got plain.
     pub dictionary_misses: AtomicU64,
 }
@@ -60,6 +67,12 @@ pub struct Sender {
     pub agreed: Agreed,
     /// What is counted.
     pub counters: Arc<StreamCounters>,
+    /// Spreads the waits between batches.
+    pub rng: StdRng,
+    /// The time.
+    pub clock: Clock,
+    /// Wakes classes that wait for a server that was away.
+    pub reached: Arc<Notify>,
 }
 
 impl Sender {
@@ -68,23 +81,23 @@ impl Sender {
         let mut log = DeliveryLog::default();
         loop {
             let class = self.class;
-            let front = self.spool.with(move |spool| spool.front(class)).await;
+            let front = self.spool.with(move |spool| (spool.front(class), spool.pending(class))).await;
             let wait = match front {
-                Ok(Some(batch)) => {
+                (Ok(Some(batch)), pending) => {
                     let delivered = tokio::select! {
                         () = stop.now.cancelled() => return,
-                        delivered = self.attempt(&batch) => delivered,
+                        delivered = self.attempt(&batch, pending.saturating_sub(1)) => delivered,
                     };
                     self.settle(&batch, &delivered, &mut log).await
                 }
-                Ok(None) => {
+                (Ok(None), _) => {
                     tokio::select! {
                         () = stop.draining.cancelled() => return,
                         () = self.spool.arrived(class) => {}
                     }
                     continue;
                 }
-                Err(error) => {
+                (Err(error), _) => {
                     if log.may_say() {
                         error!(class = class.as_str(), error = chain(&error), "spool cannot be read");
                     }
@@ -97,6 +110,7 @@ impl Sender {
                 }
                 tokio::select! {
                     () = stop.draining.cancelled() => {}
+                    () = self.reached.notified(), if log.failing == Some(RetryReason::Unreachable) => {}
                     () = sleep(wait) => {}
                 }
             }
@@ -104,12 +118,11 @@ impl Sender {
     }
 
     /// Sends a batch once: against the dictionary that the server holds, and plain at once where that is not to be had.
-    async fn attempt(&mut self, batch: &Batch) -> Delivered {
+    async fn attempt(&mut self, batch: &Batch, pending: u64) -> Delivered {
         let (agreed, frozen) = (std::mem::take(&mut self.agreed), batch.body.clone());
         let (outgoing, agreed) = blocking(move || (agreed.prepare(&frozen), agreed)).await;
         self.agreed = agreed;
-        let delivered = self.client.deliver(batch, &outgoing).await;
-        self.count_sent(&outgoing);
+        let delivered = self.send(batch, &outgoing, pending).await;
         if !self.agreed.step(batch.seq, outgoing, &delivered.reply, delivered.dictionary) {
             return delivered;
         }
@@ -120,14 +133,31 @@ impl Sender {
         );
         self.counters.dictionary_misses.fetch_add(1, Ordering::Relaxed);
         let outgoing = Outgoing::plain(&batch.body);
-        let delivered = self.client.deliver(batch, &outgoing).await;
-        self.count_sent(&outgoing);
+        let delivered = self.send(batch, &outgoing, pending).await;
         self.agreed.step(batch.seq, outgoing, &delivered.reply, delivered.dictionary);
         delivered
     }
 
-    fn count_sent(&self, outgoing: &Outgoing) {
+    /// One request, and what it shows of the clocks.
+    async fn send(&self, batch: &Batch, outgoing: &Outgoing, pending: u64) -> Delivered {
+        let (now, begun) = ((self.clock)(), Instant::now());
+        let delivered = self.client.deliver(Attempt { batch, outgoing, pending, now }).await;
         self.counters.sent_bytes[place(self.class)].fetch_add(outgoing.body.len() as u64, Ordering::Relaxed);
+        if let Some((received, answered)) = delivered.times {
+            let returned = now + begun.elapsed().as_millis() as i64;
+            let mut skew = self.counters.skew.lock().unwrap_or_else(PoisonError::into_inner);
+            skew.take(Exchange { sent: now, received, answered, returned });
+        }
+        delivered
+    }
+
+    /// How long to wait until the next batch, now that one was taken.
+    async fn pace(&mut self, asked: Duration) -> Option<Duration> {
+        if asked.is_zero() {
+            return None;
+        }
+        let pending: Pending = self.spool.with(|spool| Class::ALL.map(|class| spool.pending(class))).await;
+        Some(pace::wait(self.class, asked, pending, &mut self.rng)).filter(|wait| !wait.is_zero())
     }
 
     /// Does what `delivery` says about one attempt; returns how long to wait before the next.
@@ -138,7 +168,9 @@ impl Sender {
             Next::Advance => {
                 counter(&self.counters.delivered, 1);
                 counter(&self.counters.rejected, delivered.rejected);
-                log.delivered(batch, delivered);
+                if log.delivered(batch, delivered) {
+                    self.reached.notify_waiters();
+                }
                 self.spool.with(move |spool| spool.acknowledge(class, seq)).await
             }
             Next::Refuse => {
@@ -164,7 +196,7 @@ impl Sender {
                 "acknowledgement cannot be noted; batches may be sent again"
             );
         }
-        None
+        self.pace(delivered.pace).await
     }
 }
 
@@ -206,8 +238,10 @@ impl DeliveryLog {
         }
     }
 
-    fn delivered(&mut self, batch: &Batch, delivered: &Delivered) {
-        if self.failing.take().is_some() {
+    /// Returns whether this is the first one after a failure.
+    fn delivered(&mut self, batch: &Batch, delivered: &Delivered) -> bool {
+        let is_back = self.failing.take().is_some();
+        if is_back {
             info!(class = batch.class.as_str(), seq = batch.seq, "server takes batches again");
         }
         if delivered.rejected > 0 && self.may_say() {
@@ -219,6 +253,7 @@ impl DeliveryLog {
                 "server left out a part of a batch"
             );
         }
+        is_back
     }
 
     fn may_say(&mut self) -> bool {

@@ -3,6 +3,7 @@
 
 mod dictionary;
 mod limits;
+mod pace;
 mod refusal;
 mod turns;
 
@@ -36,6 +37,7 @@ use crate::store::{Batch, Committed, Mark, RefusedReason, Store};
 use crate::telemetry;
 
 pub use limits::{RawWriteLimits, WriteLimits, WriteLimitsError};
+use pace::{Pacer, Visit};
 use refusal::Refusal;
 use turns::{Turn, Turns};
 
@@ -62,6 +64,7 @@ struct Receiver {
     streams: Arc<otlp::Streams>,
     turns: Arc<Turns>,
     dictionaries: Arc<Dictionaries>,
+    pacer: Arc<Pacer>,
 }
 
 /// Routes `POST /v1/metrics`, `/v1/logs` and `/api/v1/write`. `presence` and `verdicts`
@@ -88,6 +91,7 @@ pub fn router(
         streams: Arc::new(otlp::Streams::new(limits.streams)),
         turns: Arc::default(),
         dictionaries: Arc::new(Dictionaries::new(limits.dictionaries_bytes_max)),
+        pacer: Arc::default(),
     })
 }
 
@@ -103,6 +107,7 @@ fn routes(receiver: Receiver) -> Router {
 
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
+    let visit = Visit::of(&headers, mark.as_ref(), (receiver.clock)());
     let sent = receiver.sent(encoding, body).await?;
     let sent = receiver.with_dictionary(sent, mark.as_ref())?;
     let labels = receiver.limits.labels;
@@ -134,7 +139,7 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
     count(&problems);
     let batch = Batch { mark: mark.clone(), ..batch };
     let committed = match turn {
-        None => receiver.append(batch).await?,
+        None => receiver.append(batch, visit.as_ref().and_then(Visit::clock_offset_ms)).await?,
         Some(turn) => receiver.append_deltas(batch, changes, turn).await?,
     };
     if !committed.duplicate {
@@ -149,11 +154,13 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
     if let Some(seq) = mark.and_then(|mark| receiver.keep_dictionary(&mark, dictionary)) {
         response.headers_mut().insert(HEADER_DICTIONARY, HeaderValue::from(seq));
     }
+    receiver.pace(visit.as_ref(), &mut response);
     Ok(response)
 }
 
 async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Logs)?;
+    let visit = Visit::of(&headers, mark.as_ref(), (receiver.clock)());
     let sent = receiver.sent(encoding, body).await?;
     let now = (receiver.clock)();
     let ((lines, problems), sent) =
@@ -167,7 +174,9 @@ async fn logs(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) 
         rejected_log_records: problems.count() as i64,
         error_message: problems.to_string(),
     });
-    Ok(protobuf(&ExportLogsServiceResponse { partial_success }))
+    let mut response = protobuf(&ExportLogsServiceResponse { partial_success });
+    receiver.pace(visit.as_ref(), &mut response);
+    Ok(response)
 }
 
 async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
@@ -191,7 +200,7 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     };
     let (batch, mut problems) = receiver.decode(decoded_bytes, move || buffers.with(decode)).await?;
     count(&problems);
-    let committed = receiver.append(Batch { mark, ..batch }).await?;
+    let committed = receiver.append(Batch { mark, ..batch }, None).await?;
     add_refused(&mut problems, &committed);
     let mut response = if problems.count() == 0 {
         StatusCode::NO_CONTENT.into_response()
@@ -344,11 +353,14 @@ impl Receiver {
         if bytes <= INLINE_BYTES_MAX { decode() } else { tokio::task::spawn_blocking(decode).await? }
     }
 
-    /// Commits a batch; an agent's with its `up`.
-    async fn append(&self, mut batch: Batch) -> Result<Committed, Refusal> {
+    /// Commits a batch; an agent's with its `up` and how far its clock is off.
+    async fn append(&self, mut batch: Batch, clock_offset_ms: Option<i64>) -> Result<Committed, Refusal> {
         let now = (self.clock)();
         let presence = || self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = if batch.mark.is_some() { presence().announce(&mut batch, now) } else { None };
+        if let (Some(seen), Some(offset_ms)) = (&seen, clock_offset_ms) {
+            batch.series.push(seen.clock_offset(offset_ms, now));
+        }
         let agent = batch.mark.as_ref().map(|mark| mark.agent.clone());
         let committed = self.store.append(batch, now).await?;
         if let Some(seen) = seen {
@@ -372,7 +384,7 @@ impl Receiver {
         let receiver = self.clone();
         let append = async move {
             let _turn = turn;
-            let committed = receiver.append(batch).await?;
+            let committed = receiver.append(batch, None).await?;
             if let Some(changes) = changes.filter(|_| !committed.duplicate) {
                 changes.commit();
             }

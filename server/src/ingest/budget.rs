@@ -41,6 +41,11 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// How much of it is held, 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.held() as f64 / self.bytes_max.max(1) as f64
+    }
+
     /// A request that holds nothing yet.
     pub fn enter(self: &Arc<Budget>) -> Held {
         Held { budget: Arc::clone(self), bytes: 0 }

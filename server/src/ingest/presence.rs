@@ -258,6 +258,17 @@ pub struct Seen {
     newest: Timestamp,
 }
 
+impl Seen {
+    /// How far the agent's clock is off, as a series at the server's time: an agent whose clock is so wrong that all its samples are
+    /// refused cannot tell it.
+    pub fn clock_offset(&self, offset_ms: i64, now: Timestamp) -> (Labels, Vec<Sample>) {
+        let Source { job, instance } = &self.source;
+        let name = (NAME, "petrel_agent_clock_offset_seconds");
+        let labels = Labels::new([name, ("job", job.as_str()), ("instance", instance.as_str())]);
+        (labels, vec![Sample { t: now, v: offset_ms as f64 / 1_000.0 }])
+    }
+}
+
 impl Agent {
     fn interval(&self) -> i64 {
         let mut gaps = self.gaps.clone();

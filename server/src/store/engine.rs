@@ -274,6 +274,11 @@ impl Store {
         self.shared.memory_tight.store(is_tight, Ordering::Relaxed);
     }
 
+    /// How full the queue of the journal is, 0 to 1.
+    pub fn queue_share(&self) -> f64 {
+        self.shared.queue_share()
+    }
+
     /// Whether memory is scarce.
     pub fn is_memory_tight(&self) -> bool {
         self.shared.memory_tight.load(Ordering::Relaxed)

@@ -215,6 +215,12 @@ impl Shared {
         Ok(())
     }
 
+    /// How full the queue is, 0 to 1.
+    pub fn queue_share(&self) -> f64 {
+        let share = |waiting: &AtomicUsize, most: usize| waiting.load(Ordering::Relaxed) as f64 / most as f64;
+        share(&self.queue_batches, QUEUE_BATCHES_MAX).max(share(&self.queue_weight, QUEUE_WEIGHT_MAX))
+    }
+
     /// Gives the room back; returns the batch's number of samples.
     pub fn leave_queue(&self, batch: &Batch) -> usize {
         self.give_back(weight(batch));

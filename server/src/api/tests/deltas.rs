@@ -42,6 +42,7 @@ fn receiver(store: &Arc<Store>, streams: StreamLimits) -> Receiver {
         streams: Arc::new(otlp::Streams::new(streams)),
         turns: Arc::default(),
         dictionaries: Arc::new(Dictionaries::new(0)),
+        pacer: Arc::default(),
     }
 }
 

@@ -113,3 +113,30 @@ async fn where_memory_is_scarce_dictionaries_go_first() {
         assert_eq!(deliver(&server, &mut agreed, "e", seq).await, expected, "batch {seq}");
     }
 }
+
+#[tokio::test]
+async fn an_agent_is_told_the_time_and_the_pace_and_its_clock_is_noted_once_a_round() {
+    let server = server_with(limits());
+    let send = |seq: u64, pending: u64, sent: i64| {
+        let request = Request::post("/v1/metrics")
+            .header(HEADER_AGENT, "h1")
+            .header(HEADER_EPOCH, "e")
+            .header(HEADER_CLASS, "metrics")
+            .header(HEADER_SEQ, seq)
+            .header("petrel-pending", pending)
+            .header("petrel-time", sent);
+        // All of this host's samples are refused: its clock is an hour ahead.
+        server.router.clone().oneshot(request.body(RequestBody::from(otlp(&[(sent, 1.0)]))).unwrap())
+    };
+    for (seq, pending) in [(1, 2), (2, 1), (3, 0)] {
+        let response = send(seq, pending, NOW + 3_600_000).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["petrel-time"], format!("{NOW},{NOW}"));
+        // The test's clock stands still: nothing takes time, nobody waits.
+        assert_eq!(response.headers()["petrel-pace"], "0");
+        let said = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&said).contains("more than 10 minutes ahead of the server's clock"));
+    }
+    let offset = "petrel_agent_clock_offset_seconds{instance=\"h1\", job=\"node\"} [3600.0]";
+    assert_eq!(server.stored(), [offset]);
+}

@@ -65,7 +65,7 @@ impl Server {
         (status, String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn stored(&self) -> Vec<String> {
+    pub(super) fn stored(&self) -> Vec<String> {
         let all = TimeRange { from: 0, to: i64::MAX };
         let selected = self.store.select(&[], all, 1_000).unwrap();
         let mut lines: Vec<String> = selected
