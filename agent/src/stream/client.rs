@@ -14,11 +14,11 @@ use reqwest::{Certificate, RequestBuilder, Response, Url};
 
 use super::delivery::Reply;
 use super::dictionary::{self, Outgoing};
-use super::skew::parse_times;
 use super::protocol::{
-    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_PACE, HEADER_PENDING, HEADER_SEQ, HEADER_TIME, Inventory, Order, PATH_ANSWERS,
-    PATH_INVENTORY, PATH_ORDERS,
+    Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_PACE, HEADER_PENDING, HEADER_SEQ,
+    HEADER_TIME, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY, PATH_ORDERS,
 };
+use super::skew::parse_times;
 use crate::error_chain::chain;
 use crate::spool::Batch;
 
@@ -153,7 +153,14 @@ pub struct Attempt<'a> {
 impl Delivered {
     fn unreachable() -> Delivered {
         let message = String::new();
-        Delivered { reply: Reply::Unreachable, message, rejected: 0, dictionary: None, pace: Duration::ZERO, times: None }
+        Delivered {
+            reply: Reply::Unreachable,
+            message,
+            rejected: 0,
+            dictionary: None,
+            pace: Duration::ZERO,
+            times: None,
+        }
     }
 }
 

@@ -90,7 +90,8 @@ impl Delivery {
             Reply::Answered { status: 408 | 429 | 500..=599, retry_after } => {
                 let own = self.backoff();
                 // Whom the server turned away together must not come back together.
-                let asked = |asked: Duration| asked.min(RETRY_AFTER_MAX).mul_f64(self.rng.gen_range(1.0..=1.5)).max(own);
+                let asked =
+                    |asked: Duration| asked.min(RETRY_AFTER_MAX).mul_f64(self.rng.gen_range(1.0..=1.5)).max(own);
                 let after = retry_after.map_or(own, asked);
                 Next::Retry { after, because: RetryReason::Busy }
             }

@@ -55,9 +55,8 @@ mod tests {
     #[test]
     fn waits_are_spread() {
         let mut rng = StdRng::seed_from_u64(2);
-        let waits: Vec<u128> = (0..100)
-            .map(|_| wait(Class::Logs, Duration::from_secs(1), [0, 1, 0], &mut rng).as_millis())
-            .collect();
+        let waits: Vec<u128> =
+            (0..100).map(|_| wait(Class::Logs, Duration::from_secs(1), [0, 1, 0], &mut rng).as_millis()).collect();
         let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!((750..800).contains(least) && (1_200..=1_250).contains(most), "{least} to {most}");
     }

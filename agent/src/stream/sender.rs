@@ -1,8 +1,8 @@
 //! Sends one class: the oldest batch, until it is delivered or refused for good, then the next. One batch is in flight.
 //! What to do after each attempt is decided by `delivery`; this file waits, asks and logs.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;

@@ -30,7 +30,7 @@ pub struct ClockSkew {
 impl Exchange {
     /// This host's clock less the server's, in milliseconds.
     fn skew_ms(&self) -> f64 {
-        (self.sent as f64 - self.received as f64 + (self.returned as f64 - self.answered as f64)) / 2.0
+        (self.sent as f64 - self.received as f64).midpoint(self.returned as f64 - self.answered as f64)
     }
 
     /// Time on the network, both ways.
@@ -76,12 +76,7 @@ mod tests {
     /// An exchange with a clock that is ahead by `ahead`, so many milliseconds there, at the server, and back.
     fn exchange(at: i64, ahead: i64, [there, work, back]: [i64; 3]) -> Exchange {
         let received = at + there;
-        Exchange {
-            sent: at + ahead,
-            received,
-            answered: received + work,
-            returned: at + ahead + there + work + back,
-        }
+        Exchange { sent: at + ahead, received, answered: received + work, returned: at + ahead + there + work + back }
     }
 
     #[test]
