@@ -77,7 +77,7 @@ impl Columns {
     #[cfg(test)]
     pub(crate) fn render(self) -> String {
         let mut families = Vec::new();
-        self.append_to(&mut families).unwrap();
+        self.append_to(&mut families).expect("a test has few points");
         super::text::render(&families)
     }
 
