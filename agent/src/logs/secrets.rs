@@ -93,7 +93,10 @@ impl SecretMask {
                     secrets.extend(after_key(bytes, position));
                     secrets.extend(in_url(bytes, position));
                 }
-                b' ' => secrets.extend(after_word(bytes, position)),
+                b' ' | b'\t' | b'\n' => {
+                    secrets.extend(after_word(bytes, position));
+                    secrets.extend(after_option(bytes, position));
+                }
                 b'-' if bytes[position..].starts_with(b"-----BEGIN") => {
                     secrets.extend(self.private_key(line, position));
                 }
@@ -135,12 +138,55 @@ fn after_key(bytes: &[u8], separator: usize) -> Option<Range<usize>> {
     value_at(bytes, separator + 1)
 }
 
-/// The value after `--password ` and the credentials after `Bearer `.
+/// The value after `--password `, `"--password", ` and the credentials after `Bearer `.
 fn after_word(bytes: &[u8], space: usize) -> Option<Range<usize>> {
-    let word = word_before(bytes, space);
-    let is_scheme = SCHEMES[..1].iter().any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()));
-    let is_option = word.starts_with(b"--") && names_secret(word);
-    if is_scheme || is_option { value_at(bytes, space + 1) } else { None }
+    let end = before_quotes(bytes, space);
+    let word = word_before(bytes, end);
+    let is_scheme = word.eq_ignore_ascii_case(SCHEMES[0].as_bytes());
+    let is_option = word.starts_with(b"-") && names_secret(word);
+    if is_scheme || is_option { value_at(bytes, after_number(bytes, space + 1)) } else { None }
+}
+
+/// Secrets in short options: of `-u user:password` what follows the colon; of the programs that take a password so, the
+/// word after `-p` or `-P`, or what is glued to it.
+fn after_option(bytes: &[u8], space: usize) -> Option<Range<usize>> {
+    let before = word_before(bytes, before_quotes(bytes, space));
+    let value = || value_at(bytes, after_number(bytes, space + 1));
+    let is_from = |programs: &[&[u8]]| {
+        let begin = space.saturating_sub(COMMAND_BYTES_MAX);
+        programs.iter().any(|program| bytes[begin..space].windows(program.len()).any(|part| part == *program))
+    };
+    if matches!(before, b"-u" | b"--user" | b"--proxy-user") {
+        let value = value()?;
+        let colon = bytes[value.clone()].iter().position(|byte| *byte == b':')?;
+        return Some(value.start + colon + 1..value.end).filter(|secret| !secret.is_empty());
+    }
+    if matches!(before, b"-p" | b"-P") && is_from(&[b"sshpass", b"ipmitool", b"ipmi-", b"fence_", b"smbclient"]) {
+        return value();
+    }
+    // Its own begin may be quoted, too.
+    let option = after_number(bytes, space + 1);
+    let option = option + usize::from(matches!(bytes.get(option), Some(b'"' | b'\'')));
+    let glued = bytes.get(option..)?.strip_prefix(b"-p")?;
+    let is_glued =
+        glued.first().is_some_and(|first| !first.is_ascii_whitespace()) && is_from(&[b"mysql", b"mariadb", b"sshpass"]);
+    if is_glued { value_at(bytes, option + 2) } else { None }
+}
+
+/// How far back the program of an option is looked for.
+const COMMAND_BYTES_MAX: usize = 256;
+
+/// Where a word ends whose closing quote and comma stand before `end`.
+fn before_quotes(bytes: &[u8], end: usize) -> usize {
+    let trailing = bytes[..end].iter().rev().take_while(|byte| b"\"',".contains(byte)).count();
+    end - trailing.min(2)
+}
+
+/// Behind `a2=`, the number that the audit log gives each word of a command.
+fn after_number(bytes: &[u8], position: usize) -> usize {
+    let Some(rest) = bytes.get(position..).and_then(|rest| rest.strip_prefix(b"a")) else { return position };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits > 0 && rest.get(digits) == Some(&b'=') { position + 1 + digits + 1 } else { position }
 }
 
 /// Where a value lies that begins at `position` or after one space: to its closing quote, or to the end of the word.
@@ -161,7 +207,7 @@ fn value_at(bytes: &[u8], position: usize) -> Option<Range<usize>> {
         let length = end.unwrap_or(inside.len());
         return (length > 0).then_some(begin + 1..begin + 1 + length);
     }
-    let word = |from: usize| bytes[from..].iter().take_while(|byte| !b" \t\"',;&)}]".contains(byte)).count();
+    let word = |from: usize| bytes[from..].iter().take_while(|byte| !b" \t\n\"',;&)}]".contains(byte)).count();
     let length = word(begin);
     let is_scheme = SCHEMES.iter().any(|scheme| bytes[begin..begin + length].eq_ignore_ascii_case(scheme.as_bytes()));
     if is_scheme && begin + length < bytes.len() {
@@ -174,7 +220,7 @@ fn value_at(bytes: &[u8], position: usize) -> Option<Range<usize>> {
 /// The password in `scheme://user:password@host`, found at the colon of the scheme; a long user alone is a token.
 fn in_url(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
     let authority = bytes.get(colon..)?.strip_prefix(b"://")?;
-    let length = authority.iter().take_while(|byte| !b"/ \t\"'<>?#".contains(byte)).count();
+    let length = authority.iter().take_while(|byte| !b"/ \t\n\"'<>?#".contains(byte)).count();
     let begin = colon + 3;
     let at = begin + authority[..length].iter().rposition(|byte| *byte == b'@')?;
     match bytes[begin..at].iter().position(|byte| *byte == b':') {
@@ -219,6 +265,16 @@ mod tests {
             ("authorization=Basic dXNlcjpwYXNz", "authorization=Basic ***"),
             ("sent Bearer abcdef to x", "sent Bearer *** to x"),
             ("mysqldump --password hunter2 -h x", "mysqldump --password *** -h x"),
+            ("run [\"mysql\", \"--password\", \"hunter2\"]", "run [\"mysql\", \"--password\", \"***\"]"),
+            ("EXECVE a0=\"x\" a1=\"--token\" a2=\"hunter2\"", "EXECVE a0=\"x\" a1=\"--token\" a2=\"***\""),
+            ("COMMAND=/usr/bin/mysql -u root -phunter2 -e x", "COMMAND=/usr/bin/mysql -u root -p*** -e x"),
+            ("ipmitool -H bmc -U admin -P hunter2 sdr", "ipmitool -H bmc -U admin -P *** sdr"),
+            ("curl -u bob:hunter2 https://x", "curl -u bob:*** https://x"),
+            ("curl --user 'bob:hunter2' https://x", "curl --user 'bob:***' https://x"),
+            ("a trace\n  password=hunter2\n  at x", "a trace\n  password=***\n  at x"),
+            ("a trace\n  --passphrase hunter2\n  at x", "a trace\n  --passphrase ***\n  at x"),
+            ("ssh -p 22 host", "ssh -p 22 host"),
+            ("useradd -u 1000:x", "useradd -u 1000:***"),
             ("clone https://bob:hunter2@git/x.git", "clone https://bob:***@git/x.git"),
             ("clone https://0123456789abcdef0123@git/x", "clone https://***@git/x"),
             ("redis://:p%40ss@host:6379/0", "redis://:***@host:6379/0"),
@@ -246,6 +302,11 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn never_panics(line in "([-=:\"', \nüa-z0-9]|--password|-u|mysql|-p|a1=|://|@|-----BEGIN PRIVATE KEY|eyJ){0,24}") {
+            SecretMask::default().mask(&line);
+        }
+
         #[test]
         fn never_panics_and_never_shows_a_password(
             before in "[ a-z:=\"'ü/@-]{0,12}", secret in "S[0-9]{6}", after in "[ ,;&]\\PC{0,12}",

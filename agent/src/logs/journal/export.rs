@@ -247,6 +247,19 @@ mod tests {
         );
     }
 
+    /// Recorded: `journalctl --follow --output=export` of systemd 252, with the fields that are asked for here.
+    #[test]
+    fn what_a_real_journal_says() {
+        check(
+            include_bytes!("../../../testdata/journal-export-252.bin"),
+            &expect![[r#"
+                s=dc857f05ce194544a7bb49b9cbbb1e84;i=5d1;b=cb5ae7f0a38c40a6a213f4b4605d5715;m=9a4f21947;t=660e638e8c372;x=af26dbbd7c233106 1795391773786 Some(6) "" "systemd-journald[8613]: Runtime Journal (/run/log/journal/3d1219" cut
+                s=dc857f05ce194544a7bb49b9cbbb1e84;i=5d2;b=cb5ae7f0a38c40a6a213f4b4605d5715;m=9a4fc4847;t=660e638f2f271;x=9cce276c12b13733 1795391774454 Some(3) "" "labtest[8618]: native hello"
+                s=dc857f05ce194544a7bb49b9cbbb1e84;i=5d3;b=cb5ae7f0a38c40a6a213f4b4605d5715;m=9a503085f;t=660e638f9b289;x=65366dc1d4861713 1795391774896 Some(4) "" "labtest[8704]: two\nlines �"
+            "#]],
+        );
+    }
+
     proptest::proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(64))]
         #[test]
