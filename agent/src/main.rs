@@ -17,8 +17,9 @@ use tracing::{error, info};
 /// What may still run on a blocking thread at the end is a read that hangs in the kernel; waiting longer would not help it.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Threads for what blocks: about ten wait for a disk that hangs, a few for platforms that do.
-const BLOCKING_THREADS_MAX: usize = 32;
+/// Threads for what blocks: about ten wait for a disk that hangs, a few for platforms that do, 16 for programs of checks, 8
+/// for names that are looked up.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 /// Longer than from one round to the next, so that rounds find their threads alive and their memory warm.
 const BLOCKING_THREADS_IDLE: Duration = Duration::from_secs(90);

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
+use petrel_agent::collect::exposition::{self, Format};
 use petrel_server::ingest::labels::LabelLimits;
 use petrel_server::ingest::{body, otlp, otlp_logs, remote_write, symbols};
 use petrel_server::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
@@ -17,6 +18,8 @@ use crate::dice::Dice;
 
 /// Largest body after decompression in these drives.
 const BODY_BYTES_MAX: usize = 1 << 22;
+/// Most samples of one scraped body in these drives.
+const EXPOSED_SAMPLES_MAX: usize = 100;
 /// The clock of whatever asks for one.
 const NOW: i64 = 1_790_000_000_000;
 
@@ -31,13 +34,14 @@ pub struct Door {
 }
 
 /// All of them.
-pub const DOORS: [Door; 6] = [
+pub const DOORS: [Door; 7] = [
     Door { name: "remote_write", knock: knock_remote_write, corpus: remote_writes },
     Door { name: "otlp", knock: knock_otlp, corpus: otlps },
     Door { name: "bodies", knock: knock_bodies, corpus: bodies },
     Door { name: "promql", knock: knock_promql, corpus: queries },
     Door { name: "chunk", knock: knock_chunk, corpus: chunks },
     Door { name: "record", knock: knock_record, corpus: records },
+    Door { name: "exposition", knock: knock_exposition, corpus: expositions },
 ];
 
 /// A store that knows some of the series, because those take another way.
@@ -118,6 +122,16 @@ pub fn knock_record(bytes: &[u8]) {
     let _ = hostile::record(bytes);
 }
 
+/// What a scraped target shows: taken within bounds, or refused with its line.
+pub fn knock_exposition(bytes: &[u8]) {
+    for format in [Format::Prometheus, Format::OpenMetrics] {
+        if let Ok((families, _)) = exposition::families(bytes, format, EXPOSED_SAMPLES_MAX) {
+            let samples: usize = families.iter().map(|family| family.points.len()).sum();
+            assert!(samples <= EXPOSED_SAMPLES_MAX);
+        }
+    }
+}
+
 /// A few series for queries to find.
 struct Few;
 
@@ -196,6 +210,15 @@ fn bodies() -> Vec<Vec<u8>> {
         zstd::stream::encode_all(&text[..], 1).expect("memory can be written"),
         snap::raw::Encoder::new().compress_vec(&text).expect("it compresses"),
     ]
+}
+
+fn expositions() -> Vec<Vec<u8>> {
+    let texts = [
+        "# HELP a_total Help with \\\\ and \\n.\n# TYPE a_total counter\na_total{x=\"1\",y=\"\\\"}\"} 5 1700000000000\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 2 # {id=\"7\"} 0.5 1.5\nh_bucket{le=\"+Inf\"} 3\nh_sum NaN\nh_count 3\n# EOF\n",
+        "{\"a.b\",\"c d\"=\"e\"} -Inf\n# TYPE s summary\ns{quantile=\"0.5\"} 1e9\n",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 fn queries() -> Vec<Vec<u8>> {

@@ -150,7 +150,8 @@ fn assert_what_rules_read_exists(server: &Server) {
     // The server names its metrics in one file, the agent each where it is made.
     let server_names = files("server/src").into_iter().filter(|file| file.path.ends_with("telemetry.rs"));
     for file in server_names.chain(files("agent/src")) {
-        known.extend(file.text.split('"').filter(|word| word.starts_with("petrel_")).map(str::to_owned));
+        let is_own = |word: &&str| ["petrel_", "probe_", "scrape_"].iter().any(|prefix| word.starts_with(prefix));
+        known.extend(file.text.split('"').filter(is_own).map(str::to_owned));
     }
     // What asks a program or a device has its names in its source; no machine has all of those.
     for file in files("agent/src/collect") {

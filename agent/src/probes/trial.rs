@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// Items of a config section.
 pub(super) fn section<T: DeserializeOwned>(yaml: &str) -> Vec<Spanned<T>> {
-    serde_saphyr::from_str(yaml).unwrap()
+    serde_saphyr::from_str(yaml).expect("a test can make its servers")
 }
 
 /// Serves each connection with `serve` for as long as the test's runtime lives.
@@ -25,8 +25,8 @@ where
     F: Fn(tokio::net::TcpStream) -> S + Send + 'static,
     S: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a test can make its servers");
+    let address = listener.local_addr().expect("a test can make its servers");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve(stream));
@@ -70,30 +70,31 @@ pub(super) struct Authority {
 
 impl Authority {
     pub(super) fn new(folder: &Path) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).expect("a test can make its servers");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.not_after = date_time_ymd(2099, 1, 1);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a test can make its servers"))
+            .expect("a test can make its servers");
         let file = folder.join("ca.pem");
-        std::fs::write(&file, issuer.pem()).unwrap();
+        std::fs::write(&file, issuer.pem()).expect("a test can make its servers");
         Authority { issuer, file }
     }
 
     /// A TLS server with a certificate for `name` that ends with `year`.
     pub(super) async fn web(&self, name: &str, year: i32) -> SocketAddr {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a test can make its servers");
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(year, 12, 31);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = KeyPair::generate().expect("a test can make its servers");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a test can make its servers");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .unwrap()
+            .expect("a test can make its servers")
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
+            .expect("a test can make its servers");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         serve(move |stream| {
             let acceptor = acceptor.clone();

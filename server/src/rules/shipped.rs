@@ -3,6 +3,7 @@
 /// Name and text of every shipped rule file. The names stand where a user's files have their paths.
 pub fn shipped() -> &'static [(&'static str, &'static str)] {
     &[
+        ("shipped/checks.yaml", include_str!("../../../dashboards/rules/checks.yaml")),
         ("shipped/hosts.yaml", include_str!("../../../dashboards/rules/hosts.yaml")),
         ("shipped/clusters.yaml", include_str!("../../../dashboards/rules/clusters.yaml")),
         ("shipped/devices.yaml", include_str!("../../../dashboards/rules/devices.yaml")),
