@@ -13,6 +13,7 @@ use serde_saphyr::{Location, Spanned};
 use crate::collect::{CheckCollectConfigError, CollectConfig, RawCollectConfig};
 use crate::drive::{CheckDriveError, DriveConfig, RawDriveConfig};
 use crate::heartbeat::{CheckHeartbeatError, HeartbeatConfig, HeartbeatPath, RawHeartbeatConfig};
+use crate::limits::{CheckLimitsError, LimitsConfig, RawLimitsConfig};
 use crate::logs::{CheckLogsConfigError, LogsConfig, RawLogsConfig};
 use crate::probes::ProbesConfig;
 use crate::probes::check::config::RawCheck;
@@ -62,6 +63,9 @@ pub struct RawConfig {
     /// Endpoints of Prometheus' kind whose metrics this host takes along.
     #[serde(default)]
     pub scrape: Vec<Spanned<RawScrape>>,
+    /// What the agent may take of its own host.
+    #[serde(default)]
+    pub limits: Option<Spanned<RawLimitsConfig>>,
     /// What a server may have done here; nothing unless written.
     #[serde(default)]
     pub drive: Option<Spanned<RawDriveConfig>>,
@@ -99,6 +103,8 @@ pub struct Config {
     pub heartbeat: HeartbeatConfig,
     /// What is checked and scraped.
     pub probes: ProbesConfig,
+    /// What the agent may take of its own host; `None`: whatever it needs.
+    pub limits: Option<LimitsConfig>,
     /// What a server may have done here.
     pub drive: DriveConfig,
 }
@@ -138,6 +144,9 @@ pub enum ValueProblem {
     /// The checks or the scrape section.
     #[error(transparent)]
     Probes(#[from] ProbeProblem),
+    /// The limits section.
+    #[error(transparent)]
+    Limits(#[from] CheckLimitsError),
     /// The drive section.
     #[error(transparent)]
     Drive(#[from] CheckDriveError),
@@ -180,6 +189,8 @@ impl Config {
             collect: CollectConfig::at(Path::new("/proc"), Path::new("/sys")),
             logs: RawLogsConfig::default().check().expect("the defaults are allowed, and a test says so"),
             probes: ProbesConfig::default(),
+            // The process is the server's, which has limits of its own.
+            limits: None,
             drive: DriveConfig::default(),
             heartbeat: HeartbeatConfig {
                 interval: Duration::from_secs(1),
@@ -214,6 +225,8 @@ impl RawConfig {
         let logs = logs.check().map_err(|error| (at, error.into()))?;
         let (drive, at) = section(self.drive, first_at);
         let drive = drive.check().map_err(|error| (at, error.into()))?;
+        let (limits, at) = section(self.limits, first_at);
+        let limits = limits.check().map_err(|error| (at, error.into()))?;
         let (heartbeat, at) = section(self.heartbeat, first_at);
         let heartbeat = heartbeat.check(&host_and_port(&servers[0])).map_err(|error| (at, error.into()))?;
         let probes = ProbesConfig::check(self.checks, self.scrape, &agent, collect.interval)
@@ -229,6 +242,7 @@ impl RawConfig {
             logs,
             heartbeat,
             probes,
+            limits,
             drive,
         })
     }
@@ -319,6 +333,7 @@ mod tests {
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());
         assert_eq!((config.heartbeat.interval, config.heartbeat.storage.len()), (Duration::from_secs(1), 1));
         assert_eq!(config.heartbeat.hardware.len(), 2);
+        assert_eq!(config.limits, RawLimitsConfig::default().check().unwrap());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod error_chain;
 pub mod haproxy;
 pub mod heartbeat;
 pub mod libvirt;
+pub mod limits;
 pub mod logs;
 pub mod probes;
 pub mod rounds;

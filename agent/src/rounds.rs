@@ -15,7 +15,8 @@ use crate::collect::{CollectConfig, Collectors};
 use crate::drive::InventoryHandle;
 use crate::error_chain::chain;
 use crate::heartbeat::BeatBoards;
-use crate::logs::{LogCounts, LogRound, LogState, LogTails};
+use crate::limits::Limits;
+use crate::logs::{LogCounts, LogRound, LogState, LogTails, Severity};
 use crate::probes::ProbeBoard;
 use crate::probes::scrape::Reading;
 use crate::spool::{AppendError, Owned, SharedSpool};
@@ -48,6 +49,8 @@ pub struct Rounds {
     pub beats: BeatBoards,
     /// What checks and scrapes have found.
     pub probes: ProbeBoard,
+    /// How far the agent gives way to its host.
+    pub limits: Limits,
     /// The time.
     pub clock: Clock,
 }
@@ -59,17 +62,25 @@ impl Rounds {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut collectors = Collectors::new(&config);
         let mut vanished = Vanished::default();
-        let mut lost = 0u64;
+        let (mut lost, mut left_out) = (0u64, 0);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            if left_out + 1 < self.limits.rounds(config.interval) {
+                left_out += 1;
+                self.limits.left_out_round();
+                continue;
+            }
+            left_out = 0;
             let now = (self.clock)();
             let counters = Arc::clone(&self.counters);
             let mut own = self.spool.with(move |spool| telemetry::families(spool, &counters)).await;
             own.extend(self.logs.families());
             own.extend(self.beats.families(std::time::Instant::now()));
+            own.extend(self.limits.families());
+            collectors.rest_slow(self.limits.slow_sources_rest());
             if let Some(hands) = &hands {
                 own.extend(hands.families());
             }
@@ -113,10 +124,11 @@ impl Rounds {
         let mut kept_at = Instant::now();
         let mut unkept = None;
         loop {
-            let round = tokio::select! {
+            let mut round = tokio::select! {
                 () = stop.cancelled() => break,
                 round = tails.next() => round,
             };
+            self.give_way(&mut round).await;
             if round.records.is_empty() && kept_at.elapsed() < STATE_EVERY {
                 unkept = Some(round);
                 continue;
@@ -128,6 +140,16 @@ impl Rounds {
         if let Some(round) = unkept {
             self.freeze(&round, &stop).await;
         }
+    }
+
+    /// Above the agent's own limits only severe lines travel whole, and the next round waits; all are counted as ever.
+    async fn give_way(&self, round: &mut LogRound) {
+        if self.limits.lines_as_counts() {
+            let lines = round.records.len();
+            round.records.retain(|record| record.severity >= Severity::Error);
+            self.limits.left_out_lines(lines - round.records.len());
+        }
+        sleep(self.limits.log_pause()).await;
     }
 
     /// Keeps a round. While the disk is full it waits, which holds up the tails and loses nothing.

@@ -21,6 +21,7 @@ use crate::error_chain::chain;
 use crate::heartbeat::hardware::HardwareHeartbeats;
 use crate::heartbeat::storage::StorageHeartbeats;
 use crate::heartbeat::{BeatBoards, Heartbeats, Identity};
+use crate::limits::Limits;
 use crate::logs::LogTails;
 use crate::probes::{self, ProbeBoard};
 use crate::rounds::{Rounds, blocking, decode_state};
@@ -66,6 +67,14 @@ pub enum AgentError {
     /// The heartbeat thread.
     #[error("heartbeat thread cannot be started")]
     Heartbeat(#[source] io::Error),
+    /// The agent took twice the memory that it may.
+    #[error(
+        "the agent took {bytes} bytes of memory, twice limits.memory; its supervisor should start it again, and if it comes back to this, limits.memory is too small"
+    )]
+    Memory {
+        /// Resident memory.
+        bytes: u64,
+    },
     /// A part of the agent ended by itself. That is a defect; a supervisor should start the agent again.
     #[error("a part of the agent ended unexpectedly")]
     Part(#[source] Option<JoinError>),
@@ -76,6 +85,7 @@ struct Opened {
     spool: Spool,
     client: Arc<Client>,
     beats: BeatBoards,
+    limits: Limits,
 }
 
 /// The agent's tasks, in the order in which they are stopped.
@@ -122,14 +132,23 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
     info!(agent, %server, version = env!("CARGO_PKG_VERSION"), "agent started");
 
     let beats = BeatBoards { storage: storage_beats.boards(), hardware: hardware_beats.boards() };
-    let mut parts = start(config, Opened { spool, client, beats }, rng, &cancel).await;
+    let (limits, ceilings, mut over) = (Limits::default(), config.limits, None);
+    let opened = Opened { spool, client, beats, limits: limits.clone() };
+    let mut parts = start(config, opened, rng, &cancel).await;
     let ended = tokio::select! {
         () = cancel.cancelled() => None,
         ended = parts.any_ended() => Some(ended),
+        bytes = limits.govern(ceilings) => {
+            over = Some(bytes);
+            None
+        }
     };
     tokio::join!(parts.stop(), storage_beats.stop(), hardware_beats.stop());
     heartbeats.stop().await;
     info!(agent, "agent stopped; batches that are left wait in the spool");
+    if let Some(bytes) = over {
+        return Err(AgentError::Memory { bytes });
+    }
     match ended {
         // A part may see the cancellation before this function does.
         None | Some(Ok(())) if cancel.is_cancelled() => Ok(()),
@@ -139,7 +158,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), AgentE
 }
 
 async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &CancellationToken) -> Parts {
-    let Opened { spool, client, beats } = opened;
+    let Opened { spool, client, beats, limits } = opened;
     let log_state = decode_state(spool.state(Class::Logs));
     let probe_seed = rng.r#gen();
     let logs = config.logs.with_templates_file(config.state_dir.join("templates"));
@@ -151,6 +170,7 @@ async fn start(config: Config, opened: Opened, mut rng: StdRng, cancel: &Cancell
         logs: tails.counts(),
         beats,
         probes: ProbeBoard::default(),
+        limits,
         clock: clock::wall(),
     };
     let stop = Stop { draining: CancellationToken::new(), now: CancellationToken::new() };

@@ -70,7 +70,21 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             [(vec![], seconds)],
         ));
     }
-    if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_seconds(&text)) {
+    families.extend(process());
+    families.retain(|family| !family.points.is_empty());
+    families
+}
+
+/// What the agent's process and its children have used.
+fn process() -> Vec<Family> {
+    let mut families = Vec::new();
+    if let Some((seconds, children)) = stat_cpu_seconds() {
+        families.push(family(
+            Kind::Counter,
+            "petrel_agent_children_cpu_seconds_total",
+            "Processor time of child processes of the agent that have ended.",
+            [(vec![], children)],
+        ));
         families.push(family(
             Kind::Counter,
             "petrel_agent_cpu_seconds_total",
@@ -78,7 +92,7 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             [(vec![], seconds)],
         ));
     }
-    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().and_then(|text| resident_bytes(&text)) {
+    if let Some(bytes) = status_resident_bytes() {
         families.push(family(
             Kind::Gauge,
             "petrel_agent_resident_memory_bytes",
@@ -86,8 +100,25 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             [(vec![], bytes)],
         ));
     }
-    families.retain(|family| !family.points.is_empty());
     families
+}
+
+/// Processor time that the agent and its ended children have used, in seconds.
+pub fn cpu_seconds_used() -> Option<f64> {
+    stat_cpu_seconds().map(|(own, children)| own + children)
+}
+
+/// Resident memory of the agent, in bytes.
+pub fn resident_bytes_used() -> Option<u64> {
+    status_resident_bytes().map(|bytes| bytes as u64)
+}
+
+fn stat_cpu_seconds() -> Option<(f64, f64)> {
+    cpu_seconds(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+fn status_resident_bytes() -> Option<f64> {
+    resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 fn by_class(kind: Kind, name: &'static str, help: &'static str, value: impl Fn(Class) -> f64) -> Family {
@@ -107,12 +138,12 @@ fn family(
     Family { name: name.into(), kind, help: help.into(), points: points.collect() }
 }
 
-/// User and system time of `/proc/self/stat`. The program's name may hold anything, but ends at the last parenthesis.
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / USER_TICKS)
+/// User and system time of `/proc/self/stat`, then those of children that have ended. The program's name may hold anything, but
+/// ends at the last parenthesis.
+fn cpu_seconds(stat: &str) -> Option<(f64, f64)> {
+    let mut ticks = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11).map(str::parse::<f64>);
+    let mut seconds = || Some((ticks.next()?.ok()? + ticks.next()?.ok()?) / USER_TICKS);
+    Some((seconds()?, seconds()?))
 }
 
 fn resident_bytes(status: &str) -> Option<f64> {
@@ -127,8 +158,8 @@ mod tests {
 
     #[test]
     fn proc_files_are_read() {
-        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 1 1";
-        assert_eq!(cpu_seconds(stat), Some(3.0));
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 30 20 20 0 1 0 5 1 1";
+        assert_eq!(cpu_seconds(stat), Some((3.0, 0.5)));
         assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2_097_152.0));
         assert_eq!((cpu_seconds("7 (a"), resident_bytes("")), (None, None));
     }
@@ -150,6 +181,7 @@ mod tests {
                 "petrel_stream_rejected_records_total",
                 "petrel_stream_sent_bytes_total",
                 "petrel_stream_dictionary_misses_total",
+                "petrel_agent_children_cpu_seconds_total",
                 "petrel_agent_cpu_seconds_total",
                 "petrel_agent_resident_memory_bytes"
             ]

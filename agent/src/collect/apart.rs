@@ -80,6 +80,11 @@ impl Apart {
         self.state = State::Running(receiver);
     }
 
+    /// Forgets the last reading, which is not followed by another for now.
+    pub(super) fn rest(&mut self) {
+        self.last = None;
+    }
+
     /// What there is at `now`, waiting until `patience` at most for a reading under way.
     pub(super) fn look(&mut self, now: Instant, patience: Instant) -> Look<'_> {
         if let State::Running(receiver) = &self.state {
@@ -166,6 +171,8 @@ mod tests {
         apart.start(later + every, None);
         gate.wait();
         assert_eq!(shown(&apart.look(later, Instant::now() + Duration::from_secs(20))), "fresh");
+        apart.rest();
+        assert_eq!(shown(&apart.look(later, later)), "waiting", "while it rests nothing old is told");
     }
 
     #[test]

@@ -15,6 +15,8 @@ const ABSENT_EVERY: Duration = Duration::from_secs(60);
 /// Every collector that the config leaves in.
 pub struct Collectors {
     members: Vec<Member>,
+    /// Those that run apart are not read.
+    slow_rest: bool,
 }
 
 struct Member {
@@ -49,7 +51,12 @@ impl Collectors {
     /// Makes the collectors. Opens nothing yet.
     pub fn new(config: &CollectConfig) -> Collectors {
         let wanted = every(config).into_iter().filter(|collector| config.wants(collector.as_ref()));
-        Collectors { members: wanted.map(Member::new).collect() }
+        Collectors { members: wanted.map(Member::new).collect(), slow_rest: false }
+    }
+
+    /// Whether collectors that run apart rest from now on: what they said last ends, as it would be old.
+    pub fn rest_slow(&mut self, rest: bool) {
+        self.slow_rest = rest;
     }
 
     /// Collects from all sources. Blocks for a few milliseconds, a tenth of a second when children are slow, and for about
@@ -63,8 +70,10 @@ impl Collectors {
         let now = Instant::now();
         for member in &mut self.members {
             let absent = member.absent_at.map(|_| ABSENT_EVERY);
-            if let Seat::Apart(apart) = &mut member.seat {
-                apart.start(now, absent);
+            match &mut member.seat {
+                Seat::Apart(apart) if self.slow_rest => apart.rest(),
+                Seat::Apart(apart) => apart.start(now, absent),
+                Seat::WithRound(_) => {}
             }
         }
         let mut families = Vec::with_capacity(256);
