@@ -59,8 +59,15 @@ impl Source {
         if self.is_test() && !self.path.starts_with("tests") {
             return String::new();
         }
-        let code = self.text.split("#[cfg(test)]\nmod ").next().unwrap_or("");
-        code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
+        // A module of tests begins here; `mod name;` names a file, which is looked at by itself.
+        let is_tests = |at: usize| {
+            let line = self.text[at..].lines().nth(1).unwrap_or("");
+            line.ends_with('{')
+                && ["mod ", "pub(super) mod ", "pub(crate) mod "].iter().any(|begin| line.starts_with(begin))
+        };
+        let mut marks = self.text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
+        let end = marks.find(|at| is_tests(*at)).unwrap_or(self.text.len());
+        self.text[..end].split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
     }
 
     /// How many `super::` lead from the file's module to the root of its package.

@@ -10,9 +10,9 @@ mod noted;
 pub mod outcome;
 pub mod scrape;
 pub mod secret;
-pub mod tls;
 #[cfg(test)]
-mod trial;
+mod tests;
+pub mod tls;
 pub mod web;
 
 use std::collections::VecDeque;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::super::config::ProbesConfig;
 use super::super::outcome::families;
-use super::super::trial::{Authority, answered, head, section, serve, web};
+use super::super::tests::{Authority, answered, head, section, serve, web};
 use super::*;
 use crate::collect::text;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use expect_test::{Expect, expect};
 
 use super::super::config::ProbesConfig;
-use super::super::trial::{answered, section, serve, web};
+use super::super::tests::{answered, section, serve, web};
 use super::*;
 use crate::collect::text;
 
@@ -77,7 +77,7 @@ async fn a_scrape_that_fails_is_down_and_nothing_else() {
     }
     let flood = serve(|mut stream| async move {
         use tokio::io::AsyncWriteExt as _;
-        let _ = super::super::trial::head(&mut stream).await;
+        let _ = super::super::tests::head(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
         while stream.write_all(&[b'a'; 8192]).await.is_ok() {}
     })
