@@ -327,7 +327,11 @@ mod tests {
         let text = include_str!("../../deploy/petrel-agent.example.yaml");
         let config = Config::parse(Path::new("petrel-agent.example.yaml"), text).unwrap();
         assert_eq!(config.spool_budget, SPOOL_BUDGET, "the example shows the defaults");
-        assert_eq!(config.collect, RawCollectConfig::default().check().unwrap().beside(&config.drive));
+        let collect = RawCollectConfig {
+            textfile: Some("/var/lib/prometheus/node-exporter".into()),
+            ..RawCollectConfig::default()
+        };
+        assert_eq!(config.collect, collect.check().unwrap().beside(&config.drive));
         assert_eq!(config.logs, RawLogsConfig::default().check().unwrap());
         assert_eq!((config.probes.checks.len(), config.probes.targets.len()), (4, 1));
         assert!(config.drive.haproxy.is_some() && config.drive.libvirt.is_some() && config.drive.allow.is_empty());

@@ -62,7 +62,7 @@ impl Source {
         // A module of tests begins here; `mod name;` names a file, which is looked at by itself.
         let is_tests = |at: usize| {
             let line = self.text[at..].lines().nth(1).unwrap_or("");
-            line.ends_with('{')
+            line.contains('{')
                 && ["mod ", "pub(super) mod ", "pub(crate) mod "].iter().any(|begin| line.starts_with(begin))
         };
         let mut marks = self.text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
