@@ -10,7 +10,7 @@ const CORE: &str = "core";
 /// Those of special hardware and file systems. rapl names the folder it is read from, os-release is not in the fixtures.
 const MORE: &str = "cpu_vulnerabilities,nvme,zoneinfo,interrupts,softirqs,buddyinfo,meminfo_numa,ksmd,cgroups,slabinfo,\
                     lnstat,xfrm,ipvs,nfs,nfsd,mountstats,btrfs,bcache,xfs,infiniband,fibrechannel,tapestats,watchdog,dmi,\
-                    sysctl,pcidevice,dmmultipath,kernel_hung,time";
+                    zfs,sysctl,pcidevice,dmmultipath,kernel_hung,time";
 
 #[test]
 fn every_series_of_the_fixtures_is_equal() {

@@ -19,6 +19,7 @@ mod nvme;
 mod statfs;
 mod tapestats;
 mod xfs;
+mod zfs;
 
 use super::{CollectConfig, Collector};
 
@@ -40,5 +41,6 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(nvme::Nvme::new(roots)),
         Box::new(tapestats::Tapestats::new(roots)),
         Box::new(xfs::Xfs::new(roots)),
+        Box::new(zfs::Zfs::new(roots)),
     ]
 }
