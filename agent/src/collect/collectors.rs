@@ -12,9 +12,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// What is not there is looked for again so often.
 const ABSENT_EVERY: Duration = Duration::from_secs(60);
 
+/// Rounds after which each collector has answered once; then what does not apply is told, in one line.
+const FIRST_ROUNDS: u32 = 3;
+
 /// Every collector that the config leaves in.
 pub struct Collectors {
     members: Vec<Member>,
+    /// Rounds so far, up to [`FIRST_ROUNDS`].
+    rounds: u32,
     /// Those that run apart are not read.
     slow_rest: bool,
 }
@@ -37,7 +42,9 @@ struct Account {
     errors: u64,
     /// The last error was logged already; one line per outage, not one per interval.
     told: bool,
-    told_absent: bool,
+    is_absent: bool,
+    /// These are the first rounds: an absent source is told with all others.
+    is_first: bool,
 }
 
 /// The families that tell of the collectors themselves.
@@ -51,7 +58,7 @@ impl Collectors {
     /// Makes the collectors. Opens nothing yet.
     pub fn new(config: &CollectConfig) -> Collectors {
         let wanted = every(config).into_iter().filter(|collector| config.wants(collector.as_ref()));
-        Collectors { members: wanted.map(Member::new).collect(), slow_rest: false }
+        Collectors { members: wanted.map(Member::new).collect(), rounds: 0, slow_rest: false }
     }
 
     /// Whether collectors that run apart rest from now on: what they said last ends, as it would be old.
@@ -82,9 +89,25 @@ impl Collectors {
         for member in &mut self.members {
             member.collect(now, until, &mut families, &mut costs);
         }
+        if self.rounds < FIRST_ROUNDS {
+            self.rounds += 1;
+            if self.rounds == FIRST_ROUNDS {
+                self.tell_absent();
+            }
+        }
         families.retain(|family| !family.points.is_empty());
         families.extend([costs.duration, costs.success, costs.errors]);
         families
+    }
+
+    fn tell_absent(&mut self) {
+        let accounts = self.members.iter_mut().map(|member| &mut member.account);
+        let absent = accounts.filter_map(|account| {
+            account.is_first = false;
+            account.is_absent.then_some(account.name)
+        });
+        let absent = absent.collect::<Vec<_>>().join(", ");
+        tracing::info!(absent, "what this host does not have is looked for again each minute");
     }
 }
 
@@ -109,7 +132,7 @@ pub(super) fn names(config: &CollectConfig) -> Vec<&'static str> {
 
 impl Member {
     fn new(collector: Box<dyn Collector>) -> Member {
-        let account = Account { name: collector.name(), errors: 0, told: false, told_absent: false };
+        let account = Account { name: collector.name(), errors: 0, told: false, is_absent: false, is_first: true };
         let seat = match collector.pace() {
             Pace::WithRound => Seat::WithRound(collector),
             Pace::Apart { every, within } => Seat::Apart(Apart::new(collector, every, within)),
@@ -172,17 +195,20 @@ impl Account {
             Ok(()) => {
                 if self.told {
                     tracing::info!(collector, "the collector works again");
-                } else if self.told_absent {
+                } else if self.is_absent {
                     tracing::info!(collector, "its source is there now");
                 }
-                (self.told, self.told_absent) = (false, false);
+                (self.told, self.is_absent) = (false, false);
             }
             // An absent source is no error: hosts differ.
             Err(CollectError::Absent { path }) => {
                 self.told = false;
-                if !self.told_absent {
-                    self.told_absent = true;
-                    tracing::info!(collector, looked_for = %path.display(), "does not apply to this host");
+                let is_news = !self.is_absent && !self.is_first;
+                self.is_absent = true;
+                if is_news {
+                    tracing::info!(collector, looked_for = %path.display(), "its source is gone");
+                } else {
+                    tracing::debug!(collector, looked_for = %path.display(), "does not apply to this host");
                 }
             }
             Err(error) => {
