@@ -55,9 +55,9 @@ impl Apart {
         Apart { name: collector.name(), every, within, state: State::Idle(collector), started: None, last: None }
     }
 
-    /// Starts a reading if one is due at `now`; `every` counts from start to start.
-    pub(super) fn start(&mut self, now: Instant, every: Option<Duration>) {
-        let every = every.unwrap_or(self.every);
+    /// Starts a reading if one is due at `now`, counted from start to start; not before `at_least` where that is longer.
+    pub(super) fn start(&mut self, now: Instant, at_least: Option<Duration>) {
+        let every = at_least.map_or(self.every, |time| time.max(self.every));
         let is_due = self.started.is_none_or(|started| now.saturating_duration_since(started) + EARLY >= every);
         if !is_due || !matches!(self.state, State::Idle(_)) {
             return;

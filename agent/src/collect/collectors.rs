@@ -1,6 +1,7 @@
 //! All collectors of this host, each with its own account of cost, success and errors. Those that read kernel text run one
 //! after the other with the round; the others run beside it (`apart`).
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::apart::{Apart, Look};
@@ -95,7 +96,9 @@ impl Collectors {
                 self.tell_absent();
             }
         }
-        families.retain(|family| !family.points.is_empty());
+        // A text file may name what a collector has already, which runs before it: the first has it.
+        let mut names = HashSet::with_capacity(families.len());
+        families.retain(|family| !family.points.is_empty() && names.insert(family.name.clone()));
         families.extend([costs.duration, costs.success, costs.errors]);
         families
     }
@@ -118,9 +121,10 @@ fn every(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         network::all(config),
         storage::all(config),
         hardware::all(config),
-        system::all(config),
         guests::all(config),
         cluster::all(config),
+        // Last, as text files are read with it.
+        system::all(config),
     ];
     folders.into_iter().flatten().collect()
 }
@@ -300,6 +304,17 @@ mod tests {
         assert_eq!(of("success", "uname").as_deref(), Some("1"));
         assert_eq!(of("success", "loadavg").as_deref(), Some("0"));
         assert_eq!(of("errors_total", "loadavg").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_text_file_does_not_say_anew_what_a_collector_says() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.prom"), "node_load1 99\nmine 1\n").unwrap();
+        let mut config = CollectConfig::at(Path::new("/proc"), Path::new("/sys"));
+        config.textfile = Some(folder.path().to_owned());
+        let text = super::super::text::render(&Collectors::new(&config).collect());
+        assert!(text.contains("\nmine 1\n") && !text.contains("node_load1 99"), "{text}");
+        assert_eq!(text.matches("# TYPE node_load1 ").count(), 1);
     }
 
     #[test]

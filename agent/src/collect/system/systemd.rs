@@ -20,7 +20,7 @@ pub(super) struct Systemd {
     version: Option<String>,
 }
 
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(10);
 /// Details are asked for anew after so many readings: each unit's are a message to systemd and back.
 const DETAILS_HOLD: u32 = 10;

@@ -176,6 +176,10 @@ fn lines(body: &[u8], before: usize) -> Result<Vec<Line<'_>>, Why> {
         let number = reader.line();
         if let Line::Sample(sample) = &line {
             series += 1;
+            // What Petrel says itself may decide about hosts: nobody else may say it.
+            if sample.name.starts_with("petrel_") {
+                return Err(Why::Content(format!("line {number}: names that begin with petrel_ are Petrel's own")));
+            }
             if sample.t.is_some() {
                 let what = format!("line {number}: a time; series of files are of the time they are read at");
                 return Err(Why::Content(what));
@@ -229,6 +233,7 @@ mod tests {
         .assert_eq(&collected(&mut textfile, folder.path()));
         write("b.prom", "plain 2\nplain{ 3\n");
         write("e.prom", "timed 1 1441205977284\n");
+        write("f.prom", "petrel_bmc_power_on{host=\"h1\"} 0\n");
         expect![[r#"
             # HELP events_total Events.
             # TYPE events_total counter
@@ -240,6 +245,9 @@ mod tests {
         "#]].assert_eq(&collected(&mut textfile, folder.path()));
         write("b.prom", "plain 22\n");
         std::fs::remove_file(folder.path().join("e.prom")).unwrap();
+        let ours = collected(&mut textfile, folder.path());
+        assert!(ours.ends_with("\"line 1: names that begin with petrel_ are Petrel's own\"\n"), "{ours}");
+        std::fs::remove_file(folder.path().join("f.prom")).unwrap();
         let mended = collected(&mut textfile, folder.path());
         assert!(mended.contains("plain 22\n") && mended.contains("scrape_error 0\n"), "{mended}");
         std::fs::remove_dir_all(folder.path()).unwrap();

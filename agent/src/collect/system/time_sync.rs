@@ -1,10 +1,11 @@
 //! Whether and how well the host's clock follows a reference: asked of the daemon that keeps it, chrony, ntpd or systemd's
 //! timesyncd, whichever runs. It only asks, and never sets anything.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::time_sync_answers::{Kept, chrony, ntpd, timesyncd};
-use crate::collect::asked::{ask, refused};
+use crate::collect::asked::{ask, present, refused};
 use crate::collect::tables::{Column, gauge};
 use crate::collect::{CollectError, Collector, Family, Pace, Roots};
 use crate::command::Said;
@@ -15,16 +16,17 @@ pub(super) struct TimeSync {
     is_own_root: bool,
 }
 
-/// A question to a daemon: its name, program, arguments, and how to read the answer.
-type Question = (&'static str, &'static str, &'static [&'static str], fn(&str) -> Option<Kept>);
+/// A question to a daemon: its name, program, arguments, what must be there for it to be worth asking, and how to read the
+/// answer.
+type Question = (&'static str, &'static str, &'static [&'static str], &'static str, fn(&str) -> Option<Kept>);
 
 /// Asked in this order until one answers.
 const QUESTIONS: [Question; 3] = [
-    ("chrony", "chronyc", &["-n", "-c", "tracking"], chrony),
-    ("ntpd", "ntpq", &["-n", "-c", "rv 0"], ntpd),
-    ("timesyncd", "timedatectl", &["timesync-status", "--no-pager"], timesyncd),
+    ("chrony", "chronyc", &["-n", "-c", "tracking"], "/", chrony),
+    ("ntpd", "ntpq", &["-n", "-c", "rv 0"], "/", ntpd),
+    ("timesyncd", "timedatectl", &["timesync-status", "--no-pager"], "/run/systemd/system", timesyncd),
 ];
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(60);
 const WITHIN: Duration = Duration::from_secs(5);
 
 const SYNCHRONIZED: Column =
@@ -64,7 +66,10 @@ impl Collector for TimeSync {
         if !self.is_own_root {
             return Err(unasked);
         }
-        for (daemon, program, arguments, read) in QUESTIONS {
+        for (daemon, program, arguments, needed, read) in QUESTIONS {
+            if present(Path::new(needed)).is_err() {
+                continue;
+            }
             let said = match ask(program, arguments, WITHIN) {
                 Ok(said) => said,
                 Err(CollectError::Absent { .. }) => continue,
