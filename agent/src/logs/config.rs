@@ -243,7 +243,8 @@ impl LogsConfig {
             Wanted::Always => true,
             Wanted::Never => false,
         };
-        let has_journal = is_wanted(journal.follow, journal::is_there(journal.directory.as_deref()));
+        let has_journal =
+            is_wanted(journal.follow, journal::is_there(&journal.journalctl, journal.directory.as_deref()));
         let kmsg = Path::new(KMSG);
         let has_kmsg = is_wanted(raw.kmsg, !has_journal && std::fs::File::open(kmsg).is_ok());
         Sources {

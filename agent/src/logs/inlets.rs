@@ -85,6 +85,11 @@ impl Inlets {
         has_more
     }
 
+    /// Whether the kernel's messages come from the kernel itself, so that lines of them in files are copies.
+    pub(super) fn has_kmsg(&self) -> bool {
+        self.kmsg.is_some()
+    }
+
     /// Whether it should be looked at again soon: nobody wakes for the kernel's messages.
     pub(super) fn is_hurried(&self) -> bool {
         self.kmsg.is_some() || self.journal.as_ref().is_some_and(Journal::is_holding)

@@ -99,19 +99,28 @@ impl Kmsg<File> {
         from_begin: bool,
     ) -> io::Result<Kmsg<File>> {
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let mut device = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+        let device = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
         let is_this_boot = kept.is_some_and(|kept| kept.boot_id == boot_id);
-        if kept.is_none() && !from_begin {
-            io::Seek::seek(&mut device, io::SeekFrom::End(0))?;
-        }
         let next = kept.filter(|_| is_this_boot).map_or(0, |kept| kept.next);
-        Ok(Kmsg::at(device, KmsgPosition { boot_id: boot_id.to_owned(), next }, kept.is_some()))
+        let mut kmsg = Kmsg::at(device, KmsgPosition { boot_id: boot_id.to_owned(), next }, kept.is_some());
+        if kept.is_none() && !from_begin {
+            kmsg.pass_over()?;
+        }
+        Ok(kmsg)
     }
 }
 
 impl<R: Read> Kmsg<R> {
     fn at(device: R, position: KmsgPosition, is_placed: bool) -> Kmsg<R> {
         Kmsg { device, position, buffer: vec![0; RECORD_BYTES_MAX], lost: 0, is_placed }
+    }
+
+    /// Reads away what is there. Seeking to the end would not tell the number that comes next, and a restart before the
+    /// next message would take all that is older for new.
+    fn pass_over(&mut self) -> io::Result<()> {
+        self.read(usize::MAX, &mut |_| true)?;
+        self.lost = 0;
+        Ok(())
     }
 
     pub(super) fn position(&self) -> &KmsgPosition {
@@ -171,6 +180,18 @@ mod tests {
             out[..record.len()].copy_from_slice(record.as_bytes());
             Ok(record.len())
         }
+    }
+
+    #[test]
+    fn a_first_start_knows_where_the_end_is() {
+        let old = || Device(VecDeque::from([Ok("3,7,1,-;old\n"), Ok("3,9,2,-;old\n")]));
+        let nowhere = KmsgPosition { boot_id: "b".to_owned(), next: 0 };
+        let mut first = Kmsg::at(old(), nowhere, false);
+        first.pass_over().unwrap();
+        assert_eq!((first.position().next, first.lost), (10, 0));
+        let mut again = Kmsg::at(old(), first.position().clone(), true);
+        let reading = again.read(100, &mut |line| panic!("{line:?} is old")).unwrap();
+        assert_eq!((reading.lines, again.lost), (0, 0));
     }
 
     #[test]

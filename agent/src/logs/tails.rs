@@ -81,8 +81,7 @@ impl LogTails {
         let stopped = Arc::new(AtomicBool::new(false));
         let saved = config.templates_file.as_deref().map(load_templates).unwrap_or_default();
         let sources = config.sources();
-        let mut sift = Sift::new(config, &saved, Zone::load(&config.localtime));
-        sift.skips_kernel = sources.kmsg.is_some();
+        let sift = Sift::new(config, &saved, Zone::load(&config.localtime));
         let inlets = Inlets::start(&sources, config, state.as_ref(), clock(), &wake);
         let worker = Worker {
             follow: Follow::new(config, &sources.copies, state),
@@ -196,6 +195,7 @@ impl Worker {
         let now = (self.clock)();
         let mut records = Vec::new();
         let (sift, shared) = (&mut self.sift, &self.counts);
+        sift.skips_kernel = self.inlets.has_kmsg();
         let mut sieve = |line: &Line<'_>| {
             let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
             sift.line(line, now, &mut counts, &mut records);

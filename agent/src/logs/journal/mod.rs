@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use petrel_models::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub(super) struct JournalSource {
 
 /// Entries read ahead: at the largest message they take 4 MiB.
 const AHEAD_MAX: usize = 64;
+/// What journalctl may take to say its version.
+const VERSION_WITHIN: Duration = Duration::from_secs(5);
 /// One reading of the pipe.
 const PIPE_BYTES: usize = 32 << 10;
 /// Wait before a child that ended is started again: doubled up to the second.
@@ -74,11 +76,18 @@ struct Held {
     since: Timestamp,
 }
 
-/// Whether this host keeps a journal that can be read: any file in one of systemd's folders.
-pub(super) fn is_there(directory: Option<&Path>) -> bool {
+/// Whether this host keeps a journal that can be read: a readable file in one of systemd's folders, and a journalctl that
+/// runs. Starts it once.
+pub(super) fn is_there(journalctl: &Path, directory: Option<&Path>) -> bool {
+    has_files(directory)
+        && Tool::new(journalctl).run(&["--version"], Instant::now() + VERSION_WITHIN).is_ok_and(|said| said.well())
+}
+
+fn has_files(directory: Option<&Path>) -> bool {
     let usual = ["/var/log/journal".into(), "/run/log/journal".into()];
     let folders: Vec<PathBuf> = directory.map_or_else(|| usual.to_vec(), |given| vec![given.to_owned()]);
-    let is_journal = |path: &Path| path.extension().is_some_and(|end| end == "journal");
+    let is_journal =
+        |path: &Path| path.extension().is_some_and(|end| end == "journal") && std::fs::File::open(path).is_ok();
     folders.iter().any(|folder| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).any(|path| {
@@ -311,9 +320,17 @@ const NAP: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn a_journal_that_nobody_can_ask_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_there = |program: &str| is_there(Path::new(program), Some(folder.path()));
+        assert!(!is_there("true"), "no file");
+        std::fs::write(folder.path().join("system.journal"), "").unwrap();
+        assert!(is_there("true") && !is_there("false") && !is_there("/nonexistent/journalctl"));
+    }
 
     /// A journalctl that gives two entries after each cursor and ends: it has to be started again.
     const SCRIPT: &str = r#"#!/bin/sh
