@@ -113,8 +113,9 @@ impl Area {
     /// All slots that are not free, with their numbers from 1 on.
     ///
     /// # Errors
-    /// The storage failed, or the area is cut short.
+    /// The storage failed, the area is cut short, or its header is another one than when it was opened.
     pub fn read(&mut self) -> io::Result<Vec<(u16, Slot)>> {
+        self.check_header()?;
         let mut slots = Vec::new();
         let mut next = 1usize;
         let end = usize::from(self.header.hosts_max) + 1;
@@ -136,16 +137,29 @@ impl Area {
     /// Writes one slot; when it returns, the storage has it.
     ///
     /// # Errors
-    /// There is no such slot, or the storage failed.
+    /// There is no such slot, the storage failed, or the area's header is another one than when it was opened.
     pub fn write(&mut self, slot: u16, record: &Record) -> io::Result<()> {
         if !(1..=self.header.hosts_max).contains(&slot) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such slot"));
         }
+        self.check_header()?;
         let block = self.buffer.part(1);
         block.copy_from_slice(&record.encode());
         self.file.write_all_at(block, u64::from(slot) * BLOCK_BYTES as u64)?;
         // O_DSYNC covers the data; some network file systems flush their own caches at fsync only.
         self.file.sync_data()
+    }
+
+    /// An agent has its area open for months, in which the device may be given to something else. The little time between
+    /// this look and a write stays.
+    fn check_header(&mut self) -> io::Result<()> {
+        let block = self.buffer.part(1);
+        self.file.read_exact_at(block, 0)?;
+        if Header::decode(block).as_ref() == Some(&self.header) {
+            return Ok(());
+        }
+        let words = "it no longer begins with the header it was opened with: was it made anew or given to something else? Nothing is written there";
+        Err(io::Error::new(io::ErrorKind::InvalidData, words))
     }
 }
 
@@ -302,5 +316,22 @@ pub(super) mod tests {
         assert!(matches!(Area::open(&path), Err(AreaError::NoHeader { .. })));
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["beats"]);
+    }
+
+    #[test]
+    fn what_was_given_to_something_else_is_not_written_to() {
+        let folder = disk();
+        let path = folder.path().join("area");
+        format(&path, &header(4), false).unwrap();
+        let mut area = Area::open(&path).unwrap();
+        area.write(1, &record("a", 1, 1)).unwrap();
+        let foreign = vec![7; 5 * BLOCK_BYTES];
+        let other = std::fs::File::options().write(true).open(&path).unwrap();
+        other.write_all_at(&foreign, 0).unwrap();
+        assert_eq!(area.write(1, &record("a", 1, 2)).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(area.read().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(std::fs::read(&path).unwrap(), foreign);
+        other.write_all_at(&Header { area_id: [9; 16], ..header(4) }.encode(), 0).unwrap();
+        assert_eq!(area.write(1, &record("a", 1, 2)).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }
