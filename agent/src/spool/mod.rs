@@ -3,19 +3,22 @@
 //! by acknowledgement, by the budget (metrics first, then logs, never answers), or because the server refused it for good.
 //! docs/formats/spool.md specifies the files. All calls block on disk: use [`SharedSpool`] from async code.
 
+mod disk;
 mod queue;
 mod segment;
 mod shared;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use petrel_models::Timestamp;
 
 use crate::stream::protocol::Class;
+use disk::{Disk, Folder, Mode, read_all};
 use queue::{Front, Queue};
 pub use shared::{Owned, SharedSpool};
 
@@ -37,7 +40,7 @@ pub struct Spool {
     queues: [Queue; 3],
     dropped: BTreeMap<(Class, DropReason), u64>,
     /// Held for as long as the spool is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// What is to be kept: never changed afterwards.
@@ -138,10 +141,16 @@ impl Spool {
             TryLockError::WouldBlock => OpenSpoolError::InUse { path: dir.to_owned() },
             TryLockError::Error(source) => failed(source),
         })?;
-        let epoch = read_or_write_epoch(dir, epoch_at_birth).map_err(failed)?;
+        let disk: Arc<dyn Disk> = Arc::new(Folder(dir.to_owned()));
+        let spool = Spool::open_on(&disk, budget_bytes, epoch_at_birth).map_err(failed)?;
+        Ok(Spool { _lock: Some(lock), ..spool })
+    }
+
+    fn open_on(disk: &Arc<dyn Disk>, budget_bytes: u64, epoch_at_birth: &str) -> io::Result<Spool> {
+        let epoch = read_or_write_epoch(&**disk, epoch_at_birth)?;
         let mut dropped = BTreeMap::new();
-        let mut open = |class| -> Result<Queue, OpenSpoolError> {
-            let (queue, lost) = Queue::open(dir, class).map_err(failed)?;
+        let mut open = |class| -> io::Result<Queue> {
+            let (queue, lost) = Queue::open(Arc::clone(disk), class)?;
             if lost > 0 {
                 dropped.insert((class, DropReason::Damaged), lost);
             }
@@ -149,7 +158,7 @@ impl Spool {
         };
         let queues = [open(Class::Answers)?, open(Class::Logs)?, open(Class::Metrics)?];
         let segment_bytes_max = (budget_bytes / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        Ok(Spool { epoch, budget_bytes, segment_bytes_max, queues, dropped, _lock: lock })
+        Ok(Spool { epoch, budget_bytes, segment_bytes_max, queues, dropped, _lock: None })
     }
 
     /// Random number of this spool, in lower-case hexadecimal; the header `Petrel-Epoch`.
@@ -287,26 +296,27 @@ fn index(class: Class) -> usize {
 }
 
 /// The epoch stands before the first batch does: written beside, synced, then renamed.
-fn read_or_write_epoch(dir: &Path, epoch_at_birth: &str) -> io::Result<String> {
-    let path = dir.join("epoch");
-    match fs::read_to_string(&path) {
-        Ok(epoch) if is_epoch(&epoch) => return Ok(epoch),
+fn read_or_write_epoch(disk: &dyn Disk, epoch_at_birth: &str) -> io::Result<String> {
+    match read_all(disk, "epoch").map(String::from_utf8) {
+        Ok(Ok(epoch)) if is_epoch(&epoch) => return Ok(epoch),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let fresh = dir.join("epoch.fresh");
-    let mut file = File::create(&fresh)?;
-    file.write_all(epoch_at_birth.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, &path)?;
-    File::open(dir)?.sync_all()?;
+    let file = disk.open("epoch.fresh", Mode::Fresh)?;
+    file.write_at(epoch_at_birth.as_bytes(), 0)?;
+    file.sync()?;
+    disk.rename("epoch.fresh", "epoch")?;
+    disk.sync_names()?;
     Ok(epoch_at_birth.to_owned())
 }
 
 fn is_epoch(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
+
+#[cfg(test)]
+mod faults;
 
 #[cfg(test)]
 mod tests;

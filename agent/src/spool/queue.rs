@@ -4,24 +4,24 @@
 
 use crc32c::crc32c;
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use petrel_models::Timestamp;
 
+use super::disk::{Disk, DiskFile, Mode, read_all};
 use super::segment::{BatchFrame, Header, read_batch, read_header};
 use super::{Batch, Frozen};
 use crate::stream::protocol::Class;
 
 /// The files of one class.
 pub(super) struct Queue {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     class: Class,
     /// Oldest first; the last is written to. Never empty.
     segments: VecDeque<Segment>,
-    writer: File,
+    writer: Box<dyn DiskFile>,
     /// A write or sync of the last segment failed and could not be taken back: the next batch starts another file.
     writer_broken: bool,
     next_seq: u64,
@@ -30,7 +30,7 @@ pub(super) struct Queue {
 }
 
 struct Segment {
-    path: PathBuf,
+    name: String,
     bytes: u64,
     /// Batches that are not acknowledged, oldest first.
     pending: VecDeque<Place>,
@@ -55,22 +55,24 @@ pub(super) enum Front {
 impl Queue {
     /// Opens the class's files, creates the first one, cuts off a torn tail. Returns also how many batches are lost because
     /// files were damaged.
-    pub(super) fn open(dir: &Path, class: Class) -> io::Result<(Queue, u64)> {
-        let acknowledged = read_acknowledged(&acknowledged_path(dir, class));
+    pub(super) fn open(disk: Arc<dyn Disk>, class: Class) -> io::Result<(Queue, u64)> {
+        let acknowledged = read_acknowledged(&*disk, class)?;
         let (mut segments, mut next_seq, mut state, mut lost) = (VecDeque::new(), 1, Vec::new(), 0);
-        for path in segment_paths(dir, class)? {
-            let bytes = fs::read(&path)?;
+        for name in segment_names(&*disk, class)? {
+            let bytes = read_all(&*disk, &name)?;
             let Some((header, header_end)) = read_header(&bytes).filter(|(header, _)| header.class == class) else {
                 // Torn at birth: nothing was ever written behind an incomplete header.
-                fs::remove_file(&path)?;
+                disk.remove(&name)?;
                 continue;
             };
             if !segments.is_empty() {
-                lost += header.first_seq.saturating_sub(next_seq);
+                lost += header.first_seq.saturating_sub(next_seq.max(acknowledged + 1));
             }
-            next_seq = header.first_seq.max(next_seq);
+            // A segment ends where the next one begins: what is behind that is a batch whose write failed, which was told so.
+            cut_off(&mut segments, header.first_seq);
+            next_seq = header.first_seq;
             state = header.state;
-            let mut segment = Segment { path, bytes: header_end as u64, pending: VecDeque::new() };
+            let mut segment = Segment { name, bytes: header_end as u64, pending: VecDeque::new() };
             while let Some((batch, length)) = read_batch(&bytes[segment.bytes as usize..]) {
                 if batch.seq < next_seq {
                     break;
@@ -87,17 +89,15 @@ impl Queue {
         }
         next_seq = next_seq.max(acknowledged + 1);
         if segments.is_empty() {
-            segments.push_back(create_segment(dir, &Header { class, first_seq: next_seq, state: state.clone() })?);
+            segments.push_back(create_segment(&*disk, &Header { class, first_seq: next_seq, state: state.clone() })?);
         }
-        let last = segments.back().map(|segment| (segment.path.clone(), segment.bytes));
-        let (path, bytes) = last.ok_or_else(|| io::Error::other("a class has at least one segment"))?;
-        let writer = OpenOptions::new().read(true).write(true).open(&path)?;
-        if writer.metadata()?.len() > bytes {
-            writer.set_len(bytes)?;
-            writer.sync_data()?;
-        }
-        let dir = dir.to_owned();
-        let mut queue = Queue { dir, class, segments, writer, writer_broken: false, next_seq, acknowledged, state };
+        let name = segments.back().map(|segment| segment.name.clone());
+        let name = name.ok_or_else(|| io::Error::other("a class has at least one segment"))?;
+        let writer = disk.open(&name, Mode::Write)?;
+        // Nothing is written behind what an earlier process left: where its sync failed, what is shown now may be gone after a power
+        // failure, and everything behind it with it.
+        let writer_broken = true;
+        let mut queue = Queue { disk, class, segments, writer, writer_broken, next_seq, acknowledged, state };
         queue.unlink_acknowledged();
         Ok((queue, lost))
     }
@@ -112,9 +112,13 @@ impl Queue {
         let Frozen { records, state, body } = *frozen;
         let frame = BatchFrame { seq, spooled_at: now, records, state, body }.encode();
         let offset = self.last().bytes;
-        if let Err(error) = self.writer.write_all_at(&frame, offset).and_then(|()| self.writer.sync_data()) {
-            // After a failed sync nobody knows what is on disk; what cannot be cut off is left behind in its own file.
-            self.writer_broken = self.writer.set_len(offset).and_then(|()| self.writer.sync_data()).is_err();
+        if let Err(error) = self.writer.write_at(&frame, offset).and_then(|()| self.writer.sync()) {
+            // After a failed sync nobody knows what is on disk. What cannot be cut off is cut off by the next file, which begins with
+            // the same number: the caller was told that the batch is not kept, and may offer the same again.
+            self.writer_broken = self.writer.set_bytes(offset).and_then(|()| self.writer.sync()).is_err();
+            if self.writer_broken {
+                self.next_seq = seq;
+            }
             return Err(error);
         }
         let last = self.last_mut();
@@ -131,11 +135,8 @@ impl Queue {
         };
         let Some(place) = segment.pending.front().copied() else { return Ok(Front::Empty) };
         let mut bytes = vec![0; place.length as usize];
-        match File::open(&segment.path)?.read_exact_at(&mut bytes, place.offset) {
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-            _ => {}
-        }
-        match read_batch(&bytes) {
+        let read = self.disk.open(&segment.name, Mode::Read)?.read_at(&mut bytes, place.offset)?;
+        match read_batch(&bytes[..read]) {
             Some((batch, _)) if batch.seq == place.seq => Ok(Front::Batch(Batch {
                 class: self.class,
                 seq: batch.seq,
@@ -161,7 +162,7 @@ impl Queue {
                 segment.pending.pop_front();
             }
         }
-        let written = write_acknowledged(&acknowledged_path(&self.dir, self.class), seq);
+        let written = write_acknowledged(&*self.disk, self.class, seq);
         // Gives back the space of the last file too, once it is worth the syncs of starting another.
         if self.pending() == 0 && self.last().bytes >= segment_bytes_max / 4 {
             self.rotate()?;
@@ -180,7 +181,7 @@ impl Queue {
             self.rotate()?;
         }
         let Some(oldest) = self.segments.pop_front() else { return Ok(0) };
-        fs::remove_file(&oldest.path)?;
+        self.disk.remove(&oldest.name)?;
         Ok(oldest.pending.len() as u64)
     }
 
@@ -204,16 +205,20 @@ impl Queue {
         self.segments.back_mut().expect("a queue is opened with a segment, and only rotate and drop change the list")
     }
 
-    /// Starts another segment, which carries the next number and the reader's state in its header.
+    /// Starts another segment, which carries the next number and the reader's state in its header. If that fails, the next batch tries
+    /// again: a file that may or may not be there after a crash cuts off what is written to the last one.
     fn rotate(&mut self) -> io::Result<()> {
-        // A file is named by its first number, which must be another one than the last file's.
-        if self.last().path == segment_path(&self.dir, self.class, self.next_seq) {
-            self.next_seq += 1;
-        }
+        let name = segment_name(self.class, self.next_seq);
+        // The last file has the name where it holds no batch; then it is replaced.
+        let is_same = self.last().name == name;
         let header = Header { class: self.class, first_seq: self.next_seq, state: self.state.clone() };
-        let segment = create_segment(&self.dir, &header)?;
-        self.writer = OpenOptions::new().read(true).write(true).open(&segment.path)?;
+        self.writer_broken = true;
+        let segment = create_segment(&*self.disk, &header)?;
+        self.writer = self.disk.open(&name, Mode::Write)?;
         self.writer_broken = false;
+        if is_same {
+            self.segments.pop_back();
+        }
         self.segments.push_back(segment);
         Ok(())
     }
@@ -222,108 +227,64 @@ impl Queue {
     fn unlink_acknowledged(&mut self) {
         while self.segments.len() > 1 && self.segments[0].pending.is_empty() {
             // One that cannot be removed now is found empty and removed at the next start.
-            let _ = fs::remove_file(&self.segments[0].path);
+            let _ = self.disk.remove(&self.segments[0].name);
             self.segments.pop_front();
         }
     }
 }
 
-fn segment_path(dir: &Path, class: Class, first_seq: u64) -> PathBuf {
-    dir.join(format!("{}-{first_seq:016x}.seg", class.as_str()))
+/// Takes out what has this number or a higher one.
+fn cut_off(segments: &mut VecDeque<Segment>, seq: u64) {
+    for segment in segments {
+        while segment.pending.back().is_some_and(|place| place.seq >= seq) {
+            segment.pending.pop_back();
+        }
+    }
+}
+
+fn segment_name(class: Class, first_seq: u64) -> String {
+    format!("{}-{first_seq:016x}.seg", class.as_str())
 }
 
 /// The class's segment files in the order of their first number, which is the order of their names.
-fn segment_paths(dir: &Path, class: Class) -> io::Result<Vec<PathBuf>> {
+fn segment_names(disk: &dyn Disk, class: Class) -> io::Result<Vec<String>> {
     let prefix = format!("{}-", class.as_str());
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-        if name.starts_with(&prefix) && path.extension().is_some_and(|extension| extension == "seg") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
+    let mut names = disk.names()?;
+    names.retain(|name| name.starts_with(&prefix) && Path::new(name).extension().is_some_and(|end| end == "seg"));
+    names.sort();
+    Ok(names)
 }
 
-fn create_segment(dir: &Path, header: &Header) -> io::Result<Segment> {
-    let path = segment_path(dir, header.class, header.first_seq);
+/// Written beside, synced, then renamed: a file of this name is whole from its birth, and one that it replaces goes at once.
+fn create_segment(disk: &dyn Disk, header: &Header) -> io::Result<Segment> {
+    let name = segment_name(header.class, header.first_seq);
+    let fresh = format!("{}.fresh", header.class.as_str());
     let bytes = header.encode();
-    let write = || {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-        file.write_all_at(&bytes, 0)?;
-        file.sync_data()?;
-        File::open(dir)?.sync_all()
-    };
-    match write() {
-        Ok(()) => Ok(Segment { path, bytes: bytes.len() as u64, pending: VecDeque::new() }),
-        Err(error) => {
-            let _ = fs::remove_file(&path);
-            Err(error)
-        }
-    }
+    let file = disk.open(&fresh, Mode::Fresh)?;
+    file.write_at(&bytes, 0)?;
+    file.sync()?;
+    disk.rename(&fresh, &name)?;
+    disk.sync_names()?;
+    Ok(Segment { name, bytes: bytes.len() as u64, pending: VecDeque::new() })
 }
 
-fn acknowledged_path(dir: &Path, class: Class) -> PathBuf {
-    dir.join(format!("{}.acknowledged", class.as_str()))
+fn acknowledged_name(class: Class) -> String {
+    format!("{}.acknowledged", class.as_str())
 }
 
 /// Zero where the file is missing or torn: then everything kept is sent again, which is safe.
-fn read_acknowledged(path: &Path) -> u64 {
-    let read = || -> Option<u64> {
-        let bytes = fs::read(path).ok()?;
-        let (number, checksum) = bytes.split_first_chunk::<8>()?;
-        (checksum == crc32c(number).to_le_bytes()).then_some(u64::from_le_bytes(*number))
+fn read_acknowledged(disk: &dyn Disk, class: Class) -> io::Result<u64> {
+    let bytes = match read_all(disk, &acknowledged_name(class)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        bytes => bytes?,
     };
-    read().unwrap_or(0)
+    let Some((number, checksum)) = bytes.split_first_chunk::<8>() else { return Ok(0) };
+    Ok(if checksum == crc32c(number).to_le_bytes() { u64::from_le_bytes(*number) } else { 0 })
 }
 
-fn write_acknowledged(path: &Path, seq: u64) -> io::Result<()> {
+fn write_acknowledged(disk: &dyn Disk, class: Class, seq: u64) -> io::Result<()> {
     let number = seq.to_le_bytes();
     let mut bytes = number.to_vec();
     bytes.extend_from_slice(&crc32c(&number).to_le_bytes());
-    OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all_at(&bytes, 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAX: u64 = 1 << 20;
-
-    fn append(queue: &mut Queue, body: &[u8]) -> io::Result<u64> {
-        queue.append(&Frozen { records: 1, state: b"s", body }, 1, MAX)
-    }
-
-    fn front(queue: &mut Queue) -> Option<(u64, Vec<u8>)> {
-        match queue.front().unwrap() {
-            Front::Batch(batch) => Some((batch.seq, batch.body.to_vec())),
-            Front::Empty => None,
-            Front::Damaged => panic!("damaged"),
-        }
-    }
-
-    /// A file that cannot be written stands for a disk that fails: the batch is refused, its number is skipped, what was
-    /// kept before stays, and the next batch goes to a file of its own.
-    #[test]
-    fn a_failing_disk_costs_the_batch_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut queue, _) = Queue::open(dir.path(), Class::Metrics).unwrap();
-        assert_eq!(append(&mut queue, b"one").unwrap(), 1);
-        queue.writer = File::open(&queue.last().path).unwrap();
-        assert!(append(&mut queue, b"two").is_err());
-        assert_eq!(append(&mut queue, b"three").unwrap(), 3);
-        assert_eq!(queue.segments.len(), 2);
-        for reopened in [false, true] {
-            if reopened {
-                (queue, _) = Queue::open(dir.path(), Class::Metrics).unwrap();
-            }
-            assert_eq!(queue.pending(), 2);
-            assert_eq!(front(&mut queue), Some((1, b"one".to_vec())));
-        }
-        queue.acknowledge(1, MAX).unwrap();
-        assert_eq!(front(&mut queue), Some((3, b"three".to_vec())));
-        assert_eq!(queue.segments.len(), 1, "the first file is gone");
-    }
+    disk.open(&acknowledged_name(class), Mode::Write)?.write_at(&bytes, 0)
 }
