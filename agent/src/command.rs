@@ -3,15 +3,20 @@
 //! must not reach a migration.
 
 mod dialog;
+mod endings;
 
-use std::io::{self, Read as _};
+use std::convert::Infallible;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 pub use dialog::{Dialog, DialogError, SAY_BYTES_MAX};
+pub use endings::unreaped;
+use endings::{kill_group, signal_group};
 
 /// Most of each of its two outputs that is kept: descriptions of a few thousand guests.
 const OUTPUT_BYTES_MAX: u64 = 64 << 20;
@@ -19,6 +24,9 @@ const OUTPUT_BYTES_MAX: u64 = 64 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A child that has ended closes its pipes at once; one whose own child keeps them open is not waited for.
 const PIPES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Largest piece that is read of a pipe at once.
+const PIECE_BYTES: usize = 8 << 10;
 
 /// A command line program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +68,14 @@ impl ToolError {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    output: mpsc::Receiver<(bool, Vec<u8>)>,
+    out: Kept,
+    words: Kept,
+    /// Ends when both pipes have ended; nothing is ever sent.
+    open: mpsc::Receiver<Infallible>,
 }
+
+/// What was read of a pipe so far.
+type Kept = Arc<Mutex<Vec<u8>>>;
 
 /// A call that goes on; killed with its group when this is dropped.
 #[derive(Debug)]
@@ -140,54 +154,88 @@ impl Tool {
     /// # Errors
     /// When the program cannot be run.
     pub fn start(&self, arguments: &[&str]) -> Result<Running, ToolError> {
+        self.start_with(arguments, &Builder::new)
+    }
+
+    fn start_with(&self, arguments: &[&str], thread: &dyn Fn() -> Builder) -> Result<Running, ToolError> {
+        endings::reap();
         let mut command = Command::new(&self.program);
         command.args(arguments).env("LC_ALL", "C").env_remove("LANGUAGE").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = |source| ToolError::Start { program: self.program.clone(), source };
         let mut child = command.spawn().map_err(start)?;
-        let (sender, output) = mpsc::sync_channel(2);
-        if let (Some(out), Some(words)) = (child.stdout.take(), child.stderr.take()) {
-            read_away(true, out, self.output_max, sender.clone());
-            read_away(false, words, self.output_max, sender);
+        let (closing, open) = mpsc::channel();
+        let read = |child: &mut Child| {
+            let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+            let (out, words) = (child.stdout.take().ok_or_else(broken)?, child.stderr.take().ok_or_else(broken)?);
+            let out = read_away(out, self.output_max, thread(), closing.clone())?;
+            Ok((out, read_away(words, self.output_max, thread(), closing)?))
+        };
+        match read(&mut child) {
+            Ok((out, words)) => Ok(Running { child, out, words, open }),
+            // A host without a thread to spare must not be left with a child that nobody listens to.
+            Err(source) => {
+                kill_group(&mut child);
+                Err(start(source))
+            }
         }
-        Ok(Running { child, output })
     }
 }
 
-/// Reads a pipe on a thread that ends with the child: a child with much to say blocks until its pipes are read. What is
-/// beyond the bound is read and thrown away, so that the child can end.
+/// Reads a pipe on a thread of its own until the pipe ends: a child with much to say blocks until its pipes are read. What
+/// is beyond the bound is read and thrown away, so that the child can end.
 fn read_away(
-    is_out: bool,
     mut pipe: impl io::Read + Send + 'static,
     output_max: u64,
-    sender: mpsc::SyncSender<(bool, Vec<u8>)>,
-) {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is what there is; nobody may be waiting for it any more.
-        drop(pipe.by_ref().take(output_max).read_to_end(&mut bytes));
-        drop(sender.send((is_out, bytes)));
-        drop(io::copy(&mut pipe, &mut io::sink()));
-    });
+    thread: Builder,
+    open: mpsc::Sender<Infallible>,
+) -> io::Result<Kept> {
+    let kept = Kept::default();
+    let bytes = Arc::clone(&kept);
+    let read = move || {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match pipe.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+                Ok(count) => {
+                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = output_max.saturating_sub(bytes.len() as u64);
+                    let count = count.min(usize::try_from(room).unwrap_or(usize::MAX));
+                    bytes.extend_from_slice(&piece[..count]);
+                }
+            }
+        }
+        drop(open);
+    };
+    thread.name("pipe".to_owned()).spawn(read).map(|_| kept)
 }
 
 impl Running {
     /// Waits until the call ends, or until `stop` says so: then it still runs, and nothing is returned.
     pub fn wait(&mut self, stop: &dyn Fn() -> bool) -> Option<Said> {
-        let (mut out, mut words) = (Vec::new(), Vec::new());
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => {
-                    while let Ok((is_out, bytes)) = self.output.recv_timeout(PIPES_WITHIN) {
-                        *(if is_out { &mut out } else { &mut words }) = bytes;
-                    }
-                    return Some(said(status, &out, &words));
-                }
-                Ok(None) | Err(_) if stop() => return None,
-                Ok(None) | Err(_) => {}
+        while !endings::has_ended(&self.child) {
+            if stop() {
+                return None;
             }
             std::thread::sleep(LOOK_EVERY);
         }
+        // Something that it left behind may hold its pipes. The child keeps its number until it is waited for below, so that
+        // the group is still its own.
+        if !self.closes_within(PIPES_WITHIN) {
+            signal_group(&self.child);
+            if !self.closes_within(PIPES_WITHIN) {
+                tracing::warn!(pid = self.child.id(), "a child has ended and what it started keeps its output open");
+            }
+        }
+        let status = self.child.wait().ok();
+        let kept = |kept: &Kept| std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+        Some(said(status, &kept(&self.out), &kept(&self.words)))
+    }
+
+    /// Whether both of its pipes end within the time.
+    fn closes_within(&self, time: Duration) -> bool {
+        matches!(self.open.recv_timeout(time), Err(mpsc::RecvTimeoutError::Disconnected))
     }
 
     /// Ends the call and what it started, as far as that stayed in its process group. A migration that it asked for goes on
@@ -197,26 +245,15 @@ impl Running {
     }
 }
 
-fn kill_group(child: &mut Child) {
-    // They may have ended by themselves.
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    drop(child.kill());
-    drop(child.wait());
-}
-
 impl Following {
     /// Ends the call with what it started; its output ends too. Does not wait for that: one that hangs on a disk takes long.
     pub fn kill(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
+        signal_group(&self.child);
     }
 
-    /// Waits for its end, and says its exit code; `None` when a signal ended it.
-    pub fn wait(mut self) -> Option<i32> {
-        self.child.wait().ok().and_then(|status| status.code())
+    /// Ends the call and waits a moment for that.
+    pub fn end(mut self) {
+        kill_group(&mut self.child);
     }
 }
 
@@ -225,15 +262,16 @@ impl Drop for Following {
         // One that has ended and was waited for has no group any more, and its number may be another's by now.
         if matches!(self.child.try_wait(), Ok(None)) {
             self.kill();
+            endings::later(&mut self.child);
         }
     }
 }
 
-fn said(status: ExitStatus, out: &[u8], words: &[u8]) -> Said {
+fn said(status: Option<ExitStatus>, out: &[u8], words: &[u8]) -> Said {
     let words = String::from_utf8_lossy(words);
     let lines = words.lines().map(|line| line.trim().trim_start_matches("error: ")).filter(|line| !line.is_empty());
     Said {
-        code: status.code(),
+        code: status.and_then(|status| status.code()),
         out: String::from_utf8_lossy(out).into_owned(),
         words: lines.collect::<Vec<_>>().join("; "),
     }
@@ -280,6 +318,31 @@ mod tests {
         let error = sh("sleep 600 & sleep 600", Instant::now() + Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, ToolError::TooSlow { .. }) && !error.is_absent());
         assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn what_a_child_leaves_behind_is_ended_and_what_it_said_is_kept() {
+        let begun = Instant::now();
+        let said = sh("sleep 600 & echo $!; echo careful >&2", soon()).unwrap();
+        assert_eq!((said.code, said.words.as_str()), (Some(0), "careful"));
+        let left = Path::new("/proc").join(said.out.trim()).join("stat");
+        let runs = || std::fs::read_to_string(&left).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it was left behind");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_child_that_nobody_can_listen_to_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, begun) = (folder.path().join("here"), Instant::now());
+        let script = format!("sleep 2; touch {}", file.display());
+        // No address space has room for this stack.
+        let thread = || Builder::new().stack_size(1 << 60);
+        let error = Tool::new("sh").start_with(&["-c", &script], &thread).unwrap_err();
+        assert!(matches!(&error, ToolError::Start { .. }) && !error.is_absent(), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(2) && !file.exists());
     }
 
     #[test]

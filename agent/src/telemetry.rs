@@ -92,6 +92,19 @@ fn process() -> Vec<Family> {
             [(vec![], seconds)],
         ));
     }
+    let (unreaped, forgotten) = crate::command::unreaped();
+    families.push(family(
+        Kind::Counter,
+        "petrel_agent_children_forgotten_total",
+        "Children of the agent that were killed, did not end, and did not fit on the list of those looked for later.",
+        [(vec![], forgotten as f64)],
+    ));
+    families.push(family(
+        Kind::Gauge,
+        "petrel_agent_children_unreaped",
+        "Children of the agent that were killed and are still there: they hang in the kernel.",
+        [(vec![], unreaped as f64)],
+    ));
     if let Some(bytes) = status_resident_bytes() {
         families.push(family(
             Kind::Gauge,
@@ -183,6 +196,8 @@ mod tests {
                 "petrel_stream_dictionary_misses_total",
                 "petrel_agent_children_cpu_seconds_total",
                 "petrel_agent_cpu_seconds_total",
+                "petrel_agent_children_forgotten_total",
+                "petrel_agent_children_unreaped",
                 "petrel_agent_resident_memory_bytes"
             ]
         );

@@ -2,6 +2,8 @@
 //! long for the next. A reading that hangs keeps its thread and its collector; no second one is started beside it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use super::{CollectError, Collector, Family};
@@ -57,24 +59,37 @@ impl Apart {
 
     /// Starts a reading if one is due at `now`, counted from start to start; not before `at_least` where that is longer.
     pub(super) fn start(&mut self, now: Instant, at_least: Option<Duration>) {
+        self.start_on(Builder::new(), now, at_least);
+    }
+
+    fn start_on(&mut self, thread: Builder, now: Instant, at_least: Option<Duration>) {
         let every = at_least.map_or(self.every, |time| time.max(self.every));
         let is_due = self.started.is_none_or(|started| now.saturating_duration_since(started) + EARLY >= every);
         if !is_due || !matches!(self.state, State::Idle(_)) {
             return;
         }
-        let State::Idle(mut collector) = std::mem::replace(&mut self.state, State::Lost) else { return };
+        let State::Idle(collector) = std::mem::replace(&mut self.state, State::Lost) else { return };
         let (sender, receiver) = sync_channel(1);
+        // A thread that cannot be started takes what it was given with it, but for what lies in here.
+        let seat = Arc::new(Mutex::new(Some(collector)));
+        let take =
+            |seat: &Mutex<Option<Box<dyn Collector>>>| seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (its_seat, its_sender) = (Arc::clone(&seat), sender.clone());
         let read = move || {
+            let Some(mut collector) = take(&its_seat) else { return };
             let (begun, mut families) = (Instant::now(), Vec::new());
             let outcome = collector.collect(&mut families);
             let reading = Reading { families, outcome, took: begun.elapsed() };
             // Nobody waits any more when the agent stops.
-            drop(sender.send((collector, reading)));
+            drop(its_sender.send((collector, reading)));
         };
-        let thread = std::thread::Builder::new().name(self.name.to_owned());
-        // A host without a thread to spare: the collector went with the closure, and is told as lost.
-        if let Err(error) = thread.spawn(read) {
-            tracing::error!(collector = self.name, %error, "no thread can be started");
+        if let Err(error) = thread.name(self.name.to_owned()).spawn(read) {
+            // A host without a thread to spare, for now: this reading failed, and the next one is due as ever.
+            let outcome = Err(CollectError::Asked(format!("no thread can be started to read it: {error}")));
+            if let Some(collector) = take(&seat) {
+                let reading = Reading { families: Vec::new(), outcome, took: Duration::ZERO };
+                drop(sender.send((collector, reading)));
+            }
         }
         self.started = Some(now);
         self.state = State::Running(receiver);
@@ -121,7 +136,7 @@ impl Apart {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Barrier};
+    use std::sync::Barrier;
 
     use super::*;
     use crate::collect::Kind;
@@ -173,6 +188,21 @@ mod tests {
         assert_eq!(shown(&apart.look(later, Instant::now() + Duration::from_secs(20))), "fresh");
         apart.rest();
         assert_eq!(shown(&apart.look(later, later)), "waiting", "while it rests nothing old is told");
+    }
+
+    #[test]
+    fn a_lack_of_threads_fails_one_reading_and_no_more() {
+        let (gate, now) = (Arc::new(Barrier::new(1)), Instant::now());
+        let mut apart = Apart::new(Box::new(Gated(gate, false)), Duration::ZERO, Duration::from_secs(20));
+        // No address space has room for this stack.
+        apart.start_on(Builder::new().stack_size(1 << 60), now, None);
+        let Look::Fresh(reading) = apart.look(now, now) else { panic!("the failure is told at once") };
+        assert!(matches!(&reading.outcome, Err(CollectError::Asked(why)) if why.contains("no thread")));
+        apart.start(now, None);
+        let Look::Fresh(reading) = apart.look(now, Instant::now() + Duration::from_secs(20)) else {
+            panic!("not read")
+        };
+        assert!(reading.outcome.is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Instant;
 
-use super::{Tool, ToolError, kill_group};
+use super::{Tool, ToolError, endings, kill_group};
 
 /// Pieces that wait to be heard; with them full the program blocks until we listen.
 const PIECES_MAX: usize = 8;
@@ -16,8 +16,8 @@ const PIECES_MAX: usize = 8;
 const PIECE_BYTES: usize = 32 << 10;
 /// Largest text that is said at once. A pipe takes 64 KiB, so saying it never blocks on a program that has not read yet.
 pub const SAY_BYTES_MAX: usize = 32 << 10;
-/// Most that is heard at once.
-const HEAR_BYTES_MAX: usize = 64 << 20;
+/// Most that is heard at once: a breath asks for some four hundred descriptions of guests at most.
+const HEAR_BYTES_MAX: usize = 16 << 20;
 
 /// A program at the other end of two pipes.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ impl Tool {
     /// When it cannot be run.
     pub fn talk(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Dialog, ToolError> {
         let failed = |source| ToolError::Start { program: self.program.clone(), source };
+        endings::reap();
         let (reader, writer) = io::pipe().map_err(failed)?;
         let mut command = Command::new(&self.program);
         command.args(arguments).env("LC_ALL", "C").env_remove("LANGUAGE").process_group(0);

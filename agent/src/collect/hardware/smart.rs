@@ -20,6 +20,8 @@ pub(super) struct Smart {
 const EVERY: Duration = Duration::from_secs(300);
 /// All disks together. One that fails can take many seconds for a command.
 const WITHIN: Duration = Duration::from_secs(240);
+/// After this no more disks are asked, so that what was read comes before it is late.
+const ASKED_WITHIN: Duration = Duration::from_secs(225);
 /// One disk.
 const DISK_WITHIN: Duration = Duration::from_secs(30);
 /// Largest storage servers have about a hundred; their disks belong to software that watches them itself.
@@ -59,7 +61,7 @@ impl Collector for Smart {
 
     fn collect(&mut self, families: &mut Vec<Family>) -> Result<(), CollectError> {
         present(&self.devices)?;
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + ASKED_WITHIN;
         let said = ask("smartctl", &SCAN, DISK_WITHIN)?;
         let disks = scanned(&said.out).ok_or_else(|| refused("smartctl", &SCAN, &said))?;
         if disks.is_empty() {
@@ -67,13 +69,8 @@ impl Collector for Smart {
         }
         let mut columns = Columns::new(&COLUMNS);
         columns.push("smartctl_devices", &[], disks.len() as f64);
-        let mut problems = Vec::new();
-        for disk in disks.iter().take(DISKS_MAX) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Err(error) = report(disk, left.min(DISK_WITHIN), &mut columns) {
-                problems.push(error);
-            }
-        }
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut problems = each(&disks, left, |disk, left| report(disk, left.min(DISK_WITHIN), &mut columns));
         columns.append_to(families)?;
         if disks.len() > DISKS_MAX {
             let more = disks.len() - DISKS_MAX;
@@ -81,6 +78,30 @@ impl Collector for Smart {
         }
         problems.into_iter().next().map_or(Ok(()), Err)
     }
+}
+
+/// Asks one disk after the other while there is time left; says what went wrong, and how many were not asked.
+fn each(
+    disks: &[Disk],
+    left: impl Fn() -> Duration,
+    mut ask: impl FnMut(&Disk, Duration) -> Result<(), CollectError>,
+) -> Vec<CollectError> {
+    let mut problems = Vec::new();
+    let asked = disks.len().min(DISKS_MAX);
+    for (at, disk) in disks[..asked].iter().enumerate() {
+        let left = left();
+        if left.is_zero() {
+            // First, as one is told: the disks that took the time are known by their own, which came before.
+            let rest = asked - at;
+            problems
+                .insert(0, CollectError::Asked(format!("no time was left to ask {rest} of {asked} disks; one hangs")));
+            break;
+        }
+        if let Err(error) = ask(disk, left) {
+            problems.push(error);
+        }
+    }
+    problems
 }
 
 /// A disk as smartctl found it.
@@ -134,6 +155,26 @@ mod tests {
         assert_eq!(labels, ["sda sat", "nvme0 nvme", "bus_0_megaraid_0 megaraid,0"]);
         assert_eq!(scanned("{\"smartctl\":{\"exit_status\":0}}"), Some(Vec::new()));
         assert_eq!(scanned("sh: smartctl: not found"), None);
+    }
+
+    #[test]
+    fn when_the_time_is_used_up_the_rest_is_not_asked_and_told() {
+        let disk = |n: u32| Disk { name: format!("/dev/sd{n}"), kind: "sat".to_owned() };
+        let disks: Vec<Disk> = (0..5).map(disk).collect();
+        let time = std::cell::Cell::new(Duration::from_secs(50));
+        let mut asked = Vec::new();
+        let problems = each(
+            &disks,
+            || time.get(),
+            |disk, _| {
+                time.set(time.get().saturating_sub(Duration::from_secs(25)));
+                asked.push(disk.label());
+                Err(CollectError::Asked("slow".to_owned()))
+            },
+        );
+        assert_eq!(asked, ["sd0", "sd1"]);
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["no time was left to ask 3 of 5 disks; one hangs", "slow", "slow"]);
     }
 
     proptest! {

@@ -289,9 +289,8 @@ impl Thread {
 
     fn end(&self) {
         let child = self.shared.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut child) = child {
-            child.kill();
-            child.wait();
+        if let Some(child) = child {
+            child.end();
         }
     }
 
