@@ -316,7 +316,7 @@ fn is_epoch(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod faults;
+mod faults_tests;
 
 #[cfg(test)]
 mod tests;
