@@ -18,6 +18,7 @@ use prost::Message;
 
 use crate::collect::{Family, Kind, Point};
 use crate::logs::{LogRecord, Severity};
+use crate::stream::protocol::SCOPE_TIME;
 
 /// The fastest of zstd's usual levels: host metrics shrink about tenfold at it, and higher ones cost more than they save.
 const ZSTD_LEVEL: i32 = 1;
@@ -110,13 +111,15 @@ pub fn metrics(parts: &[Part<'_>]) -> Encoded {
 }
 
 fn resource_metrics(part: &Part<'_>) -> ResourceMetrics {
-    let time = nanos(part.at);
-    let present = part.families.iter().map(|family| metric(family, |point| data_point(point, time, true)));
-    let gone = part.vanished.iter().map(|family| metric(family, |point| data_point(point, time, false)));
+    let present = part.families.iter().map(|family| metric(family, |point| data_point(point, true)));
+    let gone = part.vanished.iter().map(|family| metric(family, |point| data_point(point, false)));
     let metrics = present.chain(gone).collect();
+    let time = any_value::Value::IntValue(i64::try_from(nanos(part.at)).unwrap_or(i64::MAX));
+    let time = KeyValue { key: SCOPE_TIME.to_owned(), value: Some(AnyValue { value: Some(time) }), ..KeyValue::default() };
+    let scope = InstrumentationScope { attributes: vec![time], ..scope() };
     ResourceMetrics {
         resource: Some(resource(part.job, part.instance)),
-        scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }],
+        scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, schema_url: String::new() }],
         schema_url: String::new(),
     }
 }
@@ -166,11 +169,11 @@ fn metric(family: &Family, data_point: impl Fn(&Point) -> NumberDataPoint) -> Me
     }
 }
 
-fn data_point(point: &Point, time_unix_nano: u64, present: bool) -> NumberDataPoint {
+fn data_point(point: &Point, present: bool) -> NumberDataPoint {
     NumberDataPoint {
         attributes: point.labels.iter().map(|(name, value)| attribute(name, value)).collect(),
         start_time_unix_nano: 0,
-        time_unix_nano,
+        time_unix_nano: 0,
         exemplars: Vec::new(),
         flags: if present { 0 } else { DataPointFlags::NoRecordedValueMask as u32 },
         value: present.then_some(number_data_point::Value::AsDouble(point.value)),
@@ -283,13 +286,15 @@ mod tests {
             .map(|point| (point.attributes[0].clone(), point.flags, point.value, point.time_unix_nano))
             .collect();
         let value = Some(number_data_point::Value::AsDouble(1.5));
-        let time = 1_700_000_000_123_000_000;
+        let told = &resource_metrics.scope_metrics[0].scope.as_ref().unwrap().attributes[0];
+        let time = any_value::Value::IntValue(1_700_000_000_123_000_000);
+        assert_eq!((told.key.as_str(), &told.value), (SCOPE_TIME, &Some(AnyValue { value: Some(time) })));
         assert_eq!(
             points,
             vec![
-                (attribute("device", "sdb"), 0, value, time),
-                (attribute("device", "sdc"), 0, value, time),
-                (attribute("device", "sda"), 1, None, time),
+                (attribute("device", "sdb"), 0, value, 0),
+                (attribute("device", "sdc"), 0, value, 0),
+                (attribute("device", "sda"), 1, None, 0),
             ]
         );
     }

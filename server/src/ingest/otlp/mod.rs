@@ -15,7 +15,9 @@ mod translate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, DataPointFlags};
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, any_value};
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, DataPointFlags, NumberDataPoint};
+use petrel_agent::stream::protocol::SCOPE_TIME;
 
 pub use seen::{Learned, Seen};
 pub use streams::{Changes, StreamLimits, Streams};
@@ -32,7 +34,7 @@ use seen::Fingerprint;
 use translate::{Family, Owner, Translation};
 
 /// The scope name by which an agent says that its names are Prometheus' own.
-const AGENT_SCOPE: &[u8] = b"petrel-agent";
+const AGENT_SCOPE: &str = "petrel-agent";
 
 /// The body is not an OTLP request.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +118,8 @@ struct Scope<'a> {
     resource: &'a [u8],
     fingerprint: Fingerprint,
     is_agent: bool,
+    /// When its numbers without a time were read, in nanoseconds since 1970; 0 where it does not say.
+    time: u64,
     /// The resource, decoded when the first point needs it.
     owner: Option<Owner>,
 }
@@ -131,7 +135,7 @@ impl<'a> Walk<'a> {
         }
         self.newest = None;
         let fingerprint = self.seen.fingerprint(0, &[resource].into_iter());
-        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, owner: None };
+        let mut scope = Scope { limits: self.limits, resource, fingerprint, is_agent: false, time: 0, owner: None };
         // Once more, because a list of the scopes would take eight times the bytes of empty ones.
         let mut fields = Fields(message);
         while let Some(field) = fields.take()? {
@@ -143,7 +147,7 @@ impl<'a> Walk<'a> {
     }
 
     fn scope(&mut self, message: &'a [u8], scope: &mut Scope<'_>) -> Result<(), DecodeError> {
-        scope.is_agent = scope_name(message)? == AGENT_SCOPE;
+        (scope.is_agent, scope.time) = agent_scope(message)?.map_or((false, 0), |time| (true, time));
         let mut fields = Fields(message);
         while let Some(field) = fields.take()? {
             if let (2, Value::Bytes(metric)) = field {
@@ -237,7 +241,7 @@ impl<'a> Walk<'a> {
     ) -> Result<(), DecodeError> {
         let mut fingerprint = None;
         if message.len() <= MESSAGE_BYTES_MAX {
-            let (point, attributes) = number_point(message)?;
+            let (point, attributes) = number_point(message, scope.time)?;
             let found = self.seen.fingerprint(metric, &attributes.iter().copied());
             if let Some(sample) = point
                 && let Some(series) = (self.find)(found)
@@ -250,8 +254,11 @@ impl<'a> Walk<'a> {
         }
         late.open(&mut self.translation, scope)?;
         if let (Some(family), Some(owner)) = (&late.family, &scope.owner)
-            && let Some(point) = self.translation.point_of(family, message)?
+            && let Some(mut point) = self.translation.point_of::<NumberDataPoint>(family, message)?
         {
+            if point.time_unix_nano == 0 {
+                point.time_unix_nano = scope.time;
+            }
             let newest = self.translation.number(family, owner, &point);
             self.newest = self.newest.max(newest);
             if let Some(fingerprint) = fingerprint {
@@ -294,31 +301,35 @@ fn owner<'a>(scope: &'a mut Scope<'_>) -> Result<&'a Owner, DecodeError> {
     Ok(scope.owner.insert(owner))
 }
 
-/// A scope's name.
-fn scope_name(message: &[u8]) -> Result<&[u8], MalformedError> {
-    let mut name: &[u8] = &[];
+/// Where the scope is an agent's: when its points without a time were read, 0 where it does not say.
+fn agent_scope(message: &[u8]) -> Result<Option<u64>, DecodeError> {
+    let mut scope: &[u8] = &[];
     let mut fields = Fields(message);
     while let Some(field) = fields.take()? {
-        if let (1, Value::Bytes(scope)) = field {
-            let mut fields = Fields(scope);
-            while let Some(field) = fields.take()? {
-                if let (1, Value::Bytes(bytes)) = field {
-                    name = bytes;
-                }
-            }
+        if let (1, Value::Bytes(bytes)) = field {
+            scope = bytes;
         }
     }
-    Ok(name)
+    let scope: InstrumentationScope = small(scope)?;
+    if scope.name != AGENT_SCOPE {
+        return Ok(None);
+    }
+    let time = scope.attributes.iter().find(|pair| pair.key == SCOPE_TIME).and_then(|pair| pair.value.as_ref());
+    match time.and_then(|value| value.value.as_ref()) {
+        Some(any_value::Value::IntValue(time)) => Ok(Some(u64::try_from(*time).unwrap_or(0))),
+        _ => Ok(Some(0)),
+    }
 }
 
-/// The sample of a point, `None` where the point is not in order, and the messages of its attributes.
-fn number_point(message: &[u8]) -> Result<(Option<Sample>, Vec<&[u8]>), MalformedError> {
-    let (mut nanos, mut value, mut flags) = (0u64, None, 0);
+/// The sample of a point, `None` where the point is not in order, and the messages of its attributes. A point without a time has
+/// that of its scope.
+fn number_point(message: &[u8], scope_time: u64) -> Result<(Option<Sample>, Vec<&[u8]>), MalformedError> {
+    let (mut nanos, mut value, mut flags) = (scope_time, None, 0);
     let mut attributes = Vec::with_capacity(4);
     let mut fields = Fields(message);
     while let Some(field) = fields.take()? {
         match field {
-            (3, Value::Fixed64(bits)) => nanos = bits,
+            (3, Value::Fixed64(bits)) if bits != 0 => nanos = bits,
             (4, Value::Fixed64(bits)) => value = Some(f64::from_bits(bits)),
             (6, Value::Fixed64(bits)) => value = Some(bits as i64 as f64),
             (7, Value::Bytes(attribute)) => attributes.push(attribute),

@@ -119,6 +119,39 @@ fn an_agents_names_pass_unchanged() {
     );
 }
 
+/// Points of an agent have the time of their scope, whether their series is new or was seen before; those of others do not.
+#[test]
+fn points_without_a_time_have_that_of_an_agents_scope() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, seen) = (open(&dir), Seen::default());
+    let body = |scope: &str, told: i64| {
+        let time = any_value::Value::IntValue(told);
+        let time = KeyValue { value: Some(AnyValue { value: Some(time) }), ..attribute(SCOPE_TIME, "") };
+        let timeless = NumberDataPoint { time_unix_nano: 0, ..number(&[("device", "sda")], 1.0) };
+        let points = vec![timeless, number(&[("device", "sdb")], 1.0)];
+        let request = request(&AGENT, scope, vec![metric("node_disk_io_now", "", gauge(points))]);
+        let mut request = ExportMetricsServiceRequest::decode(&request[..]).unwrap();
+        request.resource_metrics[0].scope_metrics[0].scope.as_mut().unwrap().attributes = vec![time];
+        request.encode_to_vec()
+    };
+    let take = |body: &[u8]| {
+        let Decoded { batch, problems, learned, .. } =
+            decode(body, &store.known(), &seen, LabelLimits::default(), None).unwrap();
+        let times: Vec<Timestamp> = batch.samples().map(|(_, sample)| sample.t).collect();
+        store.append_blocking(batch, T as i64 / 1_000_000 + 1_000).unwrap();
+        seen.learn(learned);
+        (times, problems.count())
+    };
+    let own = T as i64 / 1_000_000;
+    for round in 0..4 {
+        let told = own + 10 + round;
+        assert_eq!(take(&body("petrel-agent", told * 1_000_000)), (vec![told, own], 0), "round {round}");
+    }
+    assert_eq!(take(&body("petrel-agent", 0)), (vec![own], 1), "a scope that does not tell");
+    assert_eq!(take(&body("petrel-agent", -1)), (vec![own], 1), "before 1970");
+    assert_eq!(take(&body("lib", own * 1_000_000)), (vec![own], 1), "another's scope");
+}
+
 #[test]
 fn names_labels_and_resources_follow_the_specification() {
     let resource = [("service.name", "api"), ("service.namespace", "shop"), ("host.name", "h9"), ("os.type", "linux")];
