@@ -115,7 +115,8 @@ fn resource_metrics(part: &Part<'_>) -> ResourceMetrics {
     let gone = part.vanished.iter().map(|family| metric(family, |point| data_point(point, false)));
     let metrics = present.chain(gone).collect();
     let time = any_value::Value::IntValue(i64::try_from(nanos(part.at)).unwrap_or(i64::MAX));
-    let time = KeyValue { key: SCOPE_TIME.to_owned(), value: Some(AnyValue { value: Some(time) }), ..KeyValue::default() };
+    let time =
+        KeyValue { key: SCOPE_TIME.to_owned(), value: Some(AnyValue { value: Some(time) }), ..KeyValue::default() };
     let scope = InstrumentationScope { attributes: vec![time], ..scope() };
     ResourceMetrics {
         resource: Some(resource(part.job, part.instance)),
