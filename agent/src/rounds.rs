@@ -1,10 +1,11 @@
 //! Rounds: what collectors and log tails read, frozen in the spool. A round of samples is made at every interval; log lines
 //! are frozen together with where reading stands after them, so a crash neither loses nor repeats one. Decides nothing else.
 
+mod told;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use petrel_models::Timestamp;
 use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use crate::limits::Limits;
 use crate::logs::{LogCounts, LogRound, LogState, LogTails, Severity};
 use crate::probes::ProbeBoard;
 use crate::probes::scrape::Reading;
+use crate::rounds::told::{Told, in_batches};
 use crate::spool::{AppendError, Owned, SharedSpool};
-use crate::stream::encode::{self, Encoded, Part, Vanished};
+use crate::stream::encode;
 use crate::stream::protocol::Class;
 use crate::stream::sender::StreamCounters;
 use crate::telemetry;
@@ -29,8 +31,6 @@ use crate::telemetry;
 const STATE_EVERY: Duration = Duration::from_secs(60);
 /// Wait before a round of log lines is offered again to a disk that is full. The lines wait in their own files.
 const DISK_WAIT: Duration = Duration::from_secs(5);
-/// Points of one batch beyond which scraped targets go into further ones: so many still serve as dictionary of the next.
-const BATCH_POINTS_MAX: usize = 12_000;
 /// The largest state of log tails that is read back: a thousand files take a tenth of it.
 const STATE_BYTES_MAX: usize = 4 << 20;
 
@@ -61,7 +61,7 @@ impl Rounds {
         let mut ticks = interval(config.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut collectors = Collectors::new(&config);
-        let mut vanished = Vanished::default();
+        let mut told = Told::default();
         let (mut lost, mut left_out) = (0u64, 0);
         loop {
             tokio::select! {
@@ -85,31 +85,37 @@ impl Rounds {
                 own.extend(hands.families());
             }
             own.extend(self.probes.families());
-            let (agent, readings) = (Arc::clone(&self.agent), self.probes.take_readings());
-            let batches;
-            (collectors, vanished, batches) = blocking(move || {
+            let families;
+            (collectors, families) = blocking(move || {
                 let mut families = collectors.collect();
                 families.extend(own);
-                let (families, gone) = vanished.step(families);
-                let batches = in_batches(Part::host(&agent, families, &gone, now), &readings);
-                (collectors, vanished, batches)
+                (collectors, Arc::new(families))
             })
             .await;
-            for batch in batches {
-                self.keep(batch, now, &mut lost).await;
+            let agent = || Arc::clone(&self.agent);
+            let host = Reading { target: None, job: "node".into(), instance: agent(), at: now, families };
+            for batch in in_batches([vec![host], self.probes.take_readings()].concat()) {
+                told = self.keep(told, batch, &mut lost).await;
             }
         }
     }
 
     /// Appends samples to the spool; `lost` counts batches since it last worked.
-    async fn keep(&self, encoded: Encoded, now: Timestamp, lost: &mut u64) {
+    async fn keep(&self, told: Told, batch: Vec<Reading>, lost: &mut u64) -> Told {
+        let encode = move || {
+            let encoded = told.encode(&batch);
+            (told, batch, encoded)
+        };
+        let (mut told, batch, encoded) = blocking(encode).await;
         let frozen = Owned { records: encoded.records, state: Vec::new(), body: encoded.body };
-        match self.spool.append(Class::Metrics, frozen, now).await {
-            Ok(_) if *lost > 0 => {
-                warn!(rounds = *lost, "samples are kept again; rounds in between are lost");
-                *lost = 0;
+        match self.spool.append(Class::Metrics, frozen, (self.clock)()).await {
+            Ok(_) => {
+                told.keep(batch);
+                if *lost > 0 {
+                    warn!(rounds = *lost, "samples are kept again; rounds in between are lost");
+                    *lost = 0;
+                }
             }
-            Ok(_) => {}
             Err(error) => {
                 if *lost == 0 {
                     error!(error = chain(&error), samples = encoded.records, "a round of samples is lost");
@@ -117,6 +123,7 @@ impl Rounds {
                 *lost += 1;
             }
         }
+        told
     }
 
     /// Freezes what the tails read until told to stop.
@@ -174,29 +181,6 @@ impl Rounds {
     }
 }
 
-/// The host's round and what was scraped, in one batch, unless that would be a very large one.
-fn in_batches(host: Part<'_>, readings: &[Reading]) -> Vec<Encoded> {
-    let scraped = readings.iter().map(|reading| Part {
-        job: &reading.job,
-        instance: &reading.instance,
-        families: &reading.families,
-        vanished: &reading.vanished,
-        at: reading.at,
-    });
-    let (mut batches, mut parts, mut points) = (Vec::new(), vec![host], host.points());
-    for part in scraped {
-        if points + part.points() > BATCH_POINTS_MAX {
-            batches.push(encode::metrics(&parts));
-            parts.clear();
-            points = 0;
-        }
-        points += part.points();
-        parts.push(part);
-    }
-    batches.push(encode::metrics(&parts));
-    batches
-}
-
 /// Runs what blocks on a thread where it may.
 pub(crate) async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(body).await.map_err(JoinError::try_into_panic) {
@@ -226,3 +210,6 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Option<LogState> {
     }
     state
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,8 +35,6 @@ use self::scrape::config::ScrapeConfig;
 use self::scrape::{Reading, Scraper};
 use crate::clock::Clock;
 use crate::collect::{Family, Kind};
-use crate::rounds::blocking;
-use crate::stream::encode::vanished;
 
 /// Readings of one target that wait for a round; rounds are more frequent than scrapes, so there is rarely more than one.
 const READINGS_MAX: usize = 4;
@@ -165,7 +163,7 @@ async fn run_scrapes(config: ScrapeConfig, place: usize, shared: Shared, first: 
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let target = secret::shown(&config.web.url);
     let (job, instance): (Arc<str>, Arc<str>) = (config.job.as_str().into(), config.instance.as_str().into());
-    let (mut is_told, mut last) = (false, Arc::new(Vec::new()));
+    let mut is_told = false;
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
@@ -177,11 +175,8 @@ async fn run_scrapes(config: ScrapeConfig, place: usize, shared: Shared, first: 
             scraped = scraper.scrape() => scraped,
         };
         tell("scrape", &config.job, &target, scraped.failure.as_ref(), &mut is_told);
-        let families = Arc::new(scraped.families);
-        let before = std::mem::replace(&mut last, Arc::clone(&families));
-        let now = Arc::clone(&families);
-        let gone = blocking(move || vanished(&before, &now)).await;
-        let reading = Reading { job: Arc::clone(&job), instance: Arc::clone(&instance), at, families, vanished: gone };
+        let (job, instance, families) = (Arc::clone(&job), Arc::clone(&instance), Arc::new(scraped.families));
+        let reading = Reading { target: Some(place), job, instance, at, families };
         shared.board.put_reading(place, reading, scraped.doubles);
     }
 }

@@ -34,23 +34,8 @@ pub struct Encoded {
     pub records: u32,
 }
 
-/// Finds the series that were there in the last round and are gone in this one, so that the server can end them.
-#[derive(Debug, Default)]
-pub struct Vanished {
-    last: Vec<Family>,
-}
-
-impl Vanished {
-    /// Takes this round, and returns it with the points of the last round whose series are not in it. O(n) where rounds are
-    /// alike, which they nearly always are: then series are compared place by place and nothing is hashed.
-    pub fn step(&mut self, round: Vec<Family>) -> (&[Family], Vec<Family>) {
-        let gone = vanished(&self.last, &round);
-        self.last = round;
-        (&self.last, gone)
-    }
-}
-
-/// The points of `last` whose series are not in `round`.
+/// The points of `last` whose series are not in `round`, which the server is told to end. O(n) where rounds are alike, which they
+/// nearly always are: then series are compared place by place and nothing is hashed.
 pub fn vanished(last: &[Family], round: &[Family]) -> Vec<Family> {
     if last.len() == round.len() && last.iter().zip(round).all(|(a, b)| are_alike(a, b)) {
         Vec::new()
@@ -258,12 +243,10 @@ mod tests {
 
     #[test]
     fn a_counter_becomes_a_cumulative_sum_and_a_vanished_series_has_no_value() {
-        let mut vanished = Vanished::default();
-        assert_eq!(vanished.step(vec![family(Kind::Counter, &["sda", "sdb"])]).1, vec![]);
         let round = vec![family(Kind::Counter, &["sdb", "sdc"])];
-        let gone = vanished.step(round.clone()).1;
+        let gone = vanished(&[family(Kind::Counter, &["sda", "sdb"])], &round);
         assert_eq!(gone, vec![family(Kind::Counter, &["sda"])]);
-        assert_eq!(vanished.step(round.clone()).1, vec![], "ended once, not again");
+        assert_eq!(vanished(&round, &round), vec![]);
 
         let encoded = metrics(&[Part::host("h1", &round, &gone, 1_700_000_000_123)]);
         assert_eq!(encoded.records, 3);

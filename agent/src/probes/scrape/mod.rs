@@ -183,9 +183,11 @@ fn report(families: &mut Vec<Family>, name: &'static str, help: &'static str, va
     families[place].push_owned(labels, value);
 }
 
-/// One reading on its way into the stream.
-#[derive(Debug)]
+/// What was read of one origin of samples at one time, on its way into the stream.
+#[derive(Debug, Clone)]
 pub struct Reading {
+    /// Which target of the config; none: this host itself.
+    pub target: Option<usize>,
     /// `job` of its series.
     pub job: Arc<str>,
     /// `instance` of its series.
@@ -194,8 +196,6 @@ pub struct Reading {
     pub at: Timestamp,
     /// What there was.
     pub families: Arc<Vec<Family>>,
-    /// What was there in the reading before and is gone.
-    pub vanished: Vec<Family>,
 }
 
 #[cfg(test)]
