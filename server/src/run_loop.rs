@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::config::{Files, Reload};
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertEngine;
-use crate::decide::verdict::{Effect as VerdictEffect, Event as VerdictEvent, VerdictBook};
-use crate::decide::witness;
+use crate::decide::verdict::{Change, Event as VerdictEvent, VerdictBook};
+use crate::decide::witness::{self, Answer};
 use crate::ingest::presence::Presence;
 use crate::memory::{self, Level};
 use crate::notify::Notifier;
@@ -195,19 +195,15 @@ impl Watch {
             Err(error) => tracing::error!(error = chain(&error), "silent agents are not told; tried again in a second"),
         }
         let verdicts = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Samples are read without the lock, which every heartbeat wants.
+        // Samples are read without the lock, which every heartbeat wants, and each answer is weighed with a lock of its own.
         let asked = verdicts().in_question(now);
-        let said: Vec<_> = asked.into_iter().map(|host| (witness::ask(&*self.store, &host, now), host)).collect();
+        for Answer { host: agent, statements } in witness::ask(&*self.store, asked, now) {
+            verdicts().step(VerdictEvent::Witnessed { agent, statements }, now);
+        }
         let mut verdicts = verdicts();
-        for (witnessed, agent) in said {
-            verdicts.step(VerdictEvent::Witnessed { agent, witnessed }, now);
-        }
-        let mut changed = false;
-        for effect in verdicts.step(VerdictEvent::Tick, now) {
-            changed = true;
-            tell(&effect);
-        }
-        if changed || now - self.told_at >= VERDICTS_TOLD_MS {
+        let changes = verdicts.step(VerdictEvent::Tick, now);
+        changes.iter().for_each(tell);
+        if !changes.is_empty() || now - self.told_at >= VERDICTS_TOLD_MS {
             self.told_at = now;
             let batch = verdicts.batch(now);
             drop(verdicts);
@@ -247,14 +243,9 @@ impl MemoryWatch {
     }
 }
 
-fn tell(effect: &VerdictEffect) {
-    match effect {
-        VerdictEffect::Changed { from, to } => {
-            let because: Vec<String> = to.reasons.iter().map(ToString::to_string).collect();
-            tracing::info!(host = to.host, from = %from, to = %to.verdict, because = because.join(", "), "verdict");
-        }
-        VerdictEffect::TooManyHosts { agent } => tracing::warn!(agent, "too many hosts are watched; this one is not"),
-    }
+fn tell(Change { from, to }: &Change) {
+    let because: Vec<String> = to.reasons.iter().map(ToString::to_string).collect();
+    tracing::info!(host = to.host, %from, to = %to.verdict, because = because.join(", "), "verdict");
 }
 
 /// Reads rules, runbooks and facts again when their files change or on SIGHUP, until `cancel`. A mistake keeps what is in force,

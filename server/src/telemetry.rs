@@ -267,6 +267,20 @@ pub static STORE_TAP_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
 pub static HEARTBEATS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_heartbeats_total", "Heartbeat datagrams received, by outcome.", &["outcome"]));
 
+/// Silent hosts of which others were asked, by what became of the question: `answered`, `failed`, or `postponed` to a later round.
+pub static WITNESS_QUESTIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "petrel_witness_questions_total",
+        "Times that others were to be asked about a silent host, by outcome.",
+        &["outcome"],
+    )
+});
+
+/// Signs of life of hosts beyond the number that is watched.
+pub static VERDICT_HOSTS_REFUSED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("petrel_verdict_hosts_refused_total", "Signs of life of hosts that are not watched: there are too many.")
+});
+
 /// Runs by runbook and how they ended; also stored as a series, where it survives restarts.
 pub static RUNS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counters("petrel_runs_total", "Runs that ended, by outcome.", &["runbook", "outcome"]));

@@ -61,6 +61,11 @@ impl Accrual {
         self.last = now;
     }
 
+    /// A sign of life at `now` that is no part of the rhythm: nothing is learnt of it.
+    pub fn seen(&mut self, now: Timestamp) {
+        self.last = self.last.max(now);
+    }
+
     /// When the last sign of life came.
     pub fn last(&self) -> Timestamp {
         self.last
@@ -71,9 +76,14 @@ impl Accrual {
         self.config.interval_ms
     }
 
-    /// Takes `ms` of silence as not having been: nobody was listening then.
-    pub fn forgive(&mut self, ms: Timestamp) {
-        self.last = self.last.saturating_add(ms.max(0));
+    /// Takes `ms` of silence before `now` as not having been: nobody was listening then. What was heard since stays.
+    pub fn forgive(&mut self, ms: Timestamp, now: Timestamp) {
+        self.last = self.last.saturating_add(ms.max(0)).min(self.last.max(now));
+    }
+
+    /// Nothing was heard after `latest`: a clock that was set back must not hide the silence until then.
+    pub fn not_after(&mut self, latest: Timestamp) {
+        self.last = self.last.min(latest);
     }
 
     /// φ at `now`: 0 right after a sign of life, 1 where one path in ten would be silent for so long, 8 one in 10⁸.
@@ -170,7 +180,15 @@ mod tests {
         accrual.heard(last);
         assert_eq!(accrual.last(), last + 3_600_000);
         assert!(accrual.phi(last) < 1e-6);
-        accrual.forgive(60_000);
+        accrual.forgive(60_000, last + 3_660_000);
         assert!(accrual.phi(last + 3_660_000) < 1e-6);
+        accrual.forgive(60_000, last + 3_670_000);
+        assert_eq!(accrual.last(), last + 3_670_000, "no sign of life lies ahead");
+        accrual.not_after(last);
+        assert_eq!(accrual.last(), last);
+        for ms in 1..=200 {
+            accrual.seen(last + ms);
+        }
+        assert_eq!((accrual.last(), accrual.silence_ms_allowed(8.0)), (last + 200, before));
     }
 }

@@ -1,6 +1,6 @@
 //! From the paths of one host to a verdict: a table, so that what is believed when can be read in one place. A host is never
-//! called dead for the silence of one path alone, nor while others see it alive on storage, nor after it said goodbye, nor
-//! while many fall silent at once.
+//! called dead for the silence of one path alone, nor while others see it alive on storage, nor before they were asked, nor
+//! after it said goodbye, nor while many fall silent at once: when in doubt, not dead.
 
 use std::fmt;
 
@@ -16,9 +16,9 @@ pub enum Verdict {
     Suspect,
     /// Alive by one path and silent on another: cut off from a part of the network, or from all of it.
     Isolated,
-    /// Silent on every path, two at least; or silent, and seen to be switched off.
+    /// Silent on every path, two at least, or one and seen to be switched off; and nothing speaks against it.
     Dead,
-    /// Nothing can be said: never heard, stopped cleanly, or the silence is more likely our own.
+    /// Nothing can be said: never heard, stopped cleanly, the silence is more likely our own, or others were not asked yet.
     Unknown,
 }
 
@@ -35,13 +35,14 @@ pub enum PathState {
 
 /// All that the verdict rests on. Paths that were never heard are not in it.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and the table goes through all of them")]
 pub struct HostView<'a> {
     /// Heartbeat paths, by number.
     pub beats: &'a [(u8, PathState)],
     /// Whether batches arrive.
     pub stream: Option<PathState>,
     /// Whether other hosts see its record on shared storage change; `None` where nobody can tell now. What cannot be told is
-    /// no silence: storage that hangs silences everybody.
+    /// no silence: storage that hangs silences everybody. `Late` says nothing either.
     pub storage: Option<PathState>,
     /// Its BMC says that it is switched off. That it is switched on would be no sign of life.
     pub power_off: bool,
@@ -49,6 +50,8 @@ pub struct HostView<'a> {
     pub goodbye: bool,
     /// So many hosts fell silent together that the server's own network is the likelier cause.
     pub many_silent: bool,
+    /// Nobody was asked in time what `storage` and `power_off` say, so that they may be wrong.
+    pub is_unasked: bool,
 }
 
 /// One reason of a verdict.
@@ -85,6 +88,8 @@ pub enum Reason {
     OnePathOnly,
     /// Many hosts fell silent at once.
     ManySilentAtOnce,
+    /// What others say of it could not be had in time.
+    OthersNotAsked,
 }
 
 impl Verdict {
@@ -127,6 +132,7 @@ impl fmt::Display for Reason {
             Reason::ManySilentAtOnce => {
                 f.write_str("many hosts fell silent at once; the server's own network is the likelier cause")
             }
+            Reason::OthersNotAsked => f.write_str("what others say of it could not be read in time"),
         }
     }
 }
@@ -150,15 +156,16 @@ pub fn judge(view: &HostView<'_>) -> (Verdict, Vec<Reason>) {
         Verdict::Unknown
     } else if all_silent && is_on_storage {
         Verdict::Isolated
-    } else if all_silent && view.power_off {
-        // Another agent asked its BMC and could tell us: neither the silence nor our own network explains that away.
-        Verdict::Dead
     } else if all_silent && view.many_silent {
+        // Our own network explains the silence, so that a BMC said to be off would be the only witness: it may be the wrong one.
         reasons.push(Reason::ManySilentAtOnce);
         Verdict::Unknown
-    } else if all_silent && paths == 1 {
+    } else if all_silent && paths == 1 && !view.power_off {
         reasons.push(Reason::OnePathOnly);
         Verdict::Suspect
+    } else if all_silent && view.is_unasked {
+        reasons.push(Reason::OthersNotAsked);
+        Verdict::Unknown
     } else if all_silent {
         Verdict::Dead
     } else if silent > 0 && (is_beating || is_arriving) {
@@ -250,31 +257,35 @@ mod tests {
         .assert_eq(&table);
     }
 
-    /// What storage and BMC change of it: for one heartbeat path and the stream, then nothing or others alive or silent on
-    /// storage, each without and with the power seen off; m where many are silent at once.
+    /// What others say changes of it: for one heartbeat path and the stream, then nothing or others alive or silent on
+    /// storage, each without and with the power seen off; m where many are silent at once, u where others were not asked.
     #[test]
     fn the_truth_table_of_witnesses() {
         let mut rows = Vec::new();
-        for (beats, stream, many_silent) in [
-            (PathState::Beating, Some(PathState::Beating), false),
-            (PathState::Silent, Some(PathState::Beating), false),
-            (PathState::Late, Some(PathState::Silent), false),
-            (PathState::Silent, Some(PathState::Late), false),
-            (PathState::Silent, None, false),
-            (PathState::Silent, Some(PathState::Silent), false),
-            (PathState::Silent, Some(PathState::Silent), true),
+        let (silent, beating) = (PathState::Silent, PathState::Beating);
+        for (beats, stream, mark) in [
+            (beating, Some(beating), ' '),
+            (silent, Some(beating), ' '),
+            (PathState::Late, Some(silent), ' '),
+            (silent, Some(PathState::Late), ' '),
+            (silent, None, ' '),
+            (silent, None, 'm'),
+            (silent, None, 'u'),
+            (silent, Some(silent), ' '),
+            (silent, Some(silent), 'm'),
+            (silent, Some(silent), 'u'),
         ] {
             let beats = [(0, beats)];
-            let wave = if many_silent { 'm' } else { ' ' };
+            let (many_silent, is_unasked) = (mark == 'm', mark == 'u');
             let cell = |storage: Option<PathState>| {
                 let [unknown, off] = [false, true].map(|power_off| {
-                    let goodbye = false;
-                    judge(&HostView { beats: &beats, stream, storage, power_off, goodbye, many_silent }).0
+                    let view = HostView { beats: &beats, stream, storage, power_off, ..HostView::default() };
+                    judge(&HostView { many_silent, is_unasked, ..view }).0
                 });
                 format!("{}:{unknown}/{off}", storage.map_or('-', letter))
             };
-            let cells = [None, Some(PathState::Beating), Some(PathState::Silent)].map(cell).join(" ");
-            rows.push(format!("{}{}{wave} {cells}", letter(beats[0].1), stream.map_or('-', letter)));
+            let cells = [None, Some(beating), Some(silent)].map(cell).join(" ");
+            rows.push(format!("{}{}{mark} {cells}", letter(beats[0].1), stream.map_or('-', letter)));
         }
         expect![[r"
             bb  -:healthy/healthy b:healthy/healthy s:healthy/healthy
@@ -282,32 +293,76 @@ mod tests {
             ls  -:suspect/suspect b:suspect/suspect s:suspect/suspect
             sl  -:suspect/suspect b:suspect/suspect s:suspect/suspect
             s-  -:suspect/dead b:isolated/isolated s:dead/dead
+            s-m -:unknown/unknown b:isolated/isolated s:unknown/unknown
+            s-u -:suspect/unknown b:isolated/isolated s:unknown/unknown
             ss  -:dead/dead b:isolated/isolated s:dead/dead
-            ssm -:unknown/dead b:isolated/isolated s:unknown/dead"]]
+            ssm -:unknown/unknown b:isolated/isolated s:unknown/unknown
+            ssu -:unknown/unknown b:isolated/isolated s:unknown/unknown"]]
         .assert_eq(&rows.join("\n"));
     }
 
-    /// In the whole table, dead takes two independent witnesses, and never one that saw the host alive.
-    #[test]
-    fn no_single_path_makes_a_host_dead() {
+    /// All that there can be of two heartbeat paths and everything else: 4⁴ states of paths and 2⁴ answers.
+    fn all_views() -> impl Iterator<Item = (Vec<(u8, PathState)>, HostView<'static>)> {
         let optional = [None, Some(PathState::Beating), Some(PathState::Late), Some(PathState::Silent)];
-        let mut dead = 0;
-        for number in 0..4usize.pow(4) * 4 {
+        (0..4usize.pow(4) * 16).map(move |number| {
             let pick = |place: u32| optional[number / 4usize.pow(place) % 4];
-            let beats: Vec<(u8, PathState)> = (0..2).filter_map(|path| Some((path, pick(u32::from(path))?))).collect();
+            let is = |place: usize| number / 256 / (1 << place) % 2 == 1;
+            let beats = (0..2).filter_map(|path| Some((path, pick(u32::from(path))?))).collect();
+            let (power_off, goodbye, many_silent, is_unasked) = (is(0), is(1), is(2), is(3));
             let (stream, storage) = (pick(2), pick(3));
-            let (power_off, many_silent) = (number / 256 % 2 == 1, number / 512 % 2 == 1);
-            let view = HostView { beats: &beats, stream, storage, power_off, many_silent, goodbye: false };
-            if judge(&view).0 != Verdict::Dead {
+            (beats, HostView { beats: &[], stream, storage, power_off, goodbye, many_silent, is_unasked })
+        })
+    }
+
+    /// In the whole table, dead takes two independent witnesses, none that saw the host alive, and nothing that explains the
+    /// silence; and each such view is dead.
+    #[test]
+    fn dead_is_only_what_nothing_speaks_against() {
+        let mut dead = 0;
+        for (beats, view) in all_views() {
+            let view = HostView { beats: &beats, ..view };
+            let network: Vec<PathState> = beats.iter().map(|(_, state)| *state).chain(view.stream).collect();
+            let is_silent = !network.is_empty() && network.iter().all(|state| *state == PathState::Silent);
+            let is_off_storage = view.storage == Some(PathState::Silent);
+            let witnesses = network.len() + usize::from(is_off_storage) + usize::from(view.power_off);
+            let doubt = view.goodbye
+                || view.many_silent
+                || view.is_unasked
+                || view.storage == Some(PathState::Beating)
+                || witnesses < 2;
+            let is_dead = judge(&view).0 == Verdict::Dead;
+            assert_eq!(is_dead, is_silent && !doubt, "{view:?}");
+            dead += usize::from(is_dead);
+        }
+        // 7 ways of one to three network paths, times 3 of storage without life, times 2 of power; less the 3 of one path that
+        // nothing confirms, with storage late or unknown.
+        assert_eq!(dead, 7 * 3 * 2 - 3 * 2);
+    }
+
+    /// In the whole table, goodbye outweighs all; healthy takes a sign of life, and so does isolated; every other verdict says why.
+    #[test]
+    fn each_verdict_rests_on_something() {
+        for (beats, view) in all_views() {
+            let view = HostView { beats: &beats, ..view };
+            let (verdict, reasons) = judge(&view);
+            if view.goodbye {
+                assert_eq!((verdict, &reasons[..]), (Verdict::Unknown, &[Reason::StoppedCleanly][..]));
                 continue;
             }
-            dead += 1;
-            let network: Vec<PathState> = beats.iter().map(|(_, state)| *state).chain(stream).collect();
-            let witnesses = network.len() + usize::from(storage == Some(PathState::Silent)) + usize::from(power_off);
-            assert!(network.iter().all(|state| *state == PathState::Silent) && witnesses >= 2, "{view:?}");
-            assert!(storage != Some(PathState::Beating) && !network.is_empty(), "{view:?}");
+            let has = |state| beats.iter().map(|(_, state)| *state).chain(view.stream).any(|other| other == state);
+            let (beating, silent) = (has(PathState::Beating), has(PathState::Silent));
+            let on_storage = view.storage == Some(PathState::Beating);
+            match verdict {
+                Verdict::Healthy => assert!(beating && !silent, "{view:?}"),
+                Verdict::Isolated => assert!(silent && (beating || on_storage), "{view:?}"),
+                Verdict::Suspect | Verdict::Dead | Verdict::Unknown => assert!(!reasons.is_empty(), "{view:?}"),
+            }
+            let explained = |reason| reasons.contains(&reason);
+            let is_said = explained(Reason::NeverHeard)
+                || explained(Reason::ManySilentAtOnce)
+                || explained(Reason::OthersNotAsked);
+            assert_eq!(verdict == Verdict::Unknown, is_said, "{view:?}: {reasons:?}");
         }
-        assert!(dead > 0);
     }
 
     #[test]

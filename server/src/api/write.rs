@@ -109,6 +109,7 @@ async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bod
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
     let visit = Visit::of(&headers, mark.as_ref(), (receiver.clock)());
     let sent = receiver.sent(encoding, body).await?;
+    receiver.heard(mark.as_ref(), visit.as_ref().is_some_and(Visit::is_backlog));
     let sent = receiver.with_dictionary(sent, mark.as_ref())?;
     let labels = receiver.limits.labels;
     let decode = {
@@ -184,6 +185,7 @@ async fn write(State(receiver): State<Receiver>, headers: HeaderMap, body: Body)
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
     let (body, mut held) = receiver.read(body).await?;
+    receiver.heard(mark.as_ref(), false);
     let WriteLimits { decoded_bytes_max, labels, .. } = receiver.limits;
     // What is no snappy, or too much of it, is refused by the decoder.
     let decoded_bytes = snap::raw::decompress_len(&body).ok().filter(|bytes| *bytes <= decoded_bytes_max);
@@ -353,6 +355,14 @@ impl Receiver {
         if bytes <= INLINE_BYTES_MAX { decode() } else { tokio::task::spawn_blocking(decode).await? }
     }
 
+    /// An agent's batch of metrics is here, whole: it lives and gets through. What becomes of the batch is the server's trouble, a full
+    /// disk above all, and must not make the fleet look silent. What follows comes at the next tick.
+    fn heard(&self, mark: Option<&Mark>, is_backlog: bool) {
+        let Some(mark) = mark else { return };
+        let event = Event::Batch { agent: mark.agent.clone(), is_backlog };
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).step(event, (self.clock)());
+    }
+
     /// Commits a batch; an agent's with its `up` and how far its clock is off.
     async fn append(&self, mut batch: Batch, clock_offset_ms: Option<i64>) -> Result<Committed, Refusal> {
         let now = (self.clock)();
@@ -361,14 +371,9 @@ impl Receiver {
         if let (Some(seen), Some(offset_ms)) = (&seen, clock_offset_ms) {
             batch.series.push(seen.clock_offset(offset_ms, now));
         }
-        let agent = batch.mark.as_ref().map(|mark| mark.agent.clone());
         let committed = self.store.append(batch, now).await?;
         if let Some(seen) = seen {
             presence().committed(seen, now);
-        }
-        if let Some(agent) = agent {
-            // A batch tells only that its agent lives; what follows from that comes at the next tick.
-            self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).step(Event::Batch { agent }, now);
         }
         Ok(committed)
     }

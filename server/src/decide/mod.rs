@@ -5,5 +5,6 @@ pub mod book;
 pub mod engine;
 pub mod keep;
 pub mod level;
+pub mod testimony;
 pub mod verdict;
 pub mod witness;

@@ -51,6 +51,11 @@ impl Visit {
         Some(Visit { agent: hasher.finish(), pending, sent: number(HEADER_TIME), received })
     }
 
+    /// Whether more waits behind this batch.
+    pub(super) fn is_backlog(&self) -> bool {
+        self.pending > 0
+    }
+
     /// The agent's clock less ours in milliseconds, too little by the time on the network; of requests of the present only, one a round.
     pub(super) fn clock_offset_ms(&self) -> Option<i64> {
         self.sent.filter(|_| self.pending == 0).map(|sent| sent.saturating_sub(self.received))

@@ -4,6 +4,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::decide::testimony::Says;
+
+mod doubt;
 
 /// Hosts that beat on two paths every second and send a batch every ten, over a network that loses and delays.
 struct Fleet {
@@ -11,12 +14,21 @@ struct Fleet {
     rng: StdRng,
     now: Timestamp,
     loss: f64,
+    /// What is answered when others are asked about a silent host.
+    said: Option<Vec<Statement>>,
     changes: Vec<(Timestamp, String, Verdict)>,
 }
 
 impl Fleet {
     fn new(loss: f64) -> Fleet {
-        Fleet { book: VerdictBook::new(), rng: StdRng::seed_from_u64(7), now: 1_000_000, loss, changes: Vec::new() }
+        let (book, rng) = (VerdictBook::new(), StdRng::seed_from_u64(7));
+        Fleet { book, rng, now: 1_000_000, loss, said: Some(Vec::new()), changes: Vec::new() }
+    }
+
+    /// From now on `by` says so of every silent host.
+    fn say(&mut self, by: &str, says: &[Says]) {
+        let at = self.now;
+        self.said = Some(says.iter().map(|says| Statement { by: by.to_owned(), at, says: *says }).collect());
     }
 
     /// A second in which the named hosts are alive; each can be cut from path 1 or from the stream.
@@ -31,7 +43,7 @@ impl Fleet {
                 }
             }
             if *stream && self.now / 1_000 % 10 == 0 {
-                arrivals.push((self.now + self.rng.gen_range(0..500), Event::Batch { agent: (*host).to_owned() }));
+                arrivals.push((self.now + self.rng.gen_range(0..500), batch(host)));
             }
         }
         arrivals.sort_by_key(|(at, _)| *at);
@@ -43,10 +55,11 @@ impl Fleet {
     }
 
     fn tick(&mut self) {
-        for effect in self.book.step(Event::Tick, self.now) {
-            if let Effect::Changed { to, .. } = effect {
-                self.changes.push((self.now, to.host, to.verdict));
-            }
+        for agent in self.book.in_question(self.now) {
+            self.book.step(Event::Witnessed { agent, statements: self.said.clone() }, self.now);
+        }
+        for Change { to, .. } in self.book.step(Event::Tick, self.now) {
+            self.changes.push((self.now, to.host, to.verdict));
         }
     }
 
@@ -68,6 +81,10 @@ impl Fleet {
 
 fn beat(agent: &str, path: u8, goodbye: bool) -> Event {
     Event::Beat { agent: agent.to_owned(), path, interval_ms: 1_000, goodbye }
+}
+
+fn batch(agent: &str) -> Event {
+    Event::Batch { agent: agent.to_owned(), is_backlog: false }
 }
 
 const BOTH: [(&str, bool, bool); 2] = [("a", true, true), ("b", true, true)];
@@ -123,7 +140,7 @@ fn goodbye_is_no_death() {
     }
     let now = fleet.now;
     fleet.book.step(beat("a", 0, true), now);
-    fleet.book.step(Event::Batch { agent: "a".to_owned() }, now + 1);
+    fleet.book.step(batch("a"), now + 1);
     for _ in 0..300 {
         fleet.second(&BOTH[1..]);
     }
@@ -171,10 +188,8 @@ fn a_silent_host_that_others_see_alive_is_isolated_until_they_do_not() {
         fleet.second(&BOTH);
     }
     assert_eq!(fleet.book.in_question(fleet.now), Vec::<String>::new(), "nobody is asked about sound hosts");
-    let say = |fleet: &mut Fleet, storage_alive, power_off| {
-        assert_eq!(fleet.book.in_question(fleet.now), ["a"]);
-        let witnessed = Witnessed { storage_alive, power_off };
-        fleet.book.step(Event::Witnessed { agent: "a".to_owned(), witnessed }, fleet.now);
+    let say = |fleet: &mut Fleet, says: &[Says]| {
+        fleet.say("b", says);
         fleet.second(&BOTH[1..]);
         fleet.verdict("a")
     };
@@ -182,15 +197,15 @@ fn a_silent_host_that_others_see_alive_is_isolated_until_they_do_not() {
         fleet.second(&BOTH[1..]);
     }
     for _ in 0..120 {
-        say(&mut fleet, Some(true), false);
+        say(&mut fleet, &[Says::AliveOnStorage]);
     }
-    assert_eq!(say(&mut fleet, Some(true), false), Verdict::Isolated);
+    assert_eq!(say(&mut fleet, &[Says::AliveOnStorage]), Verdict::Isolated);
     assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::AliveOnStorage));
     assert!(!fleet.changes.iter().any(|(_, _, to)| *to == Verdict::Dead));
-    assert_eq!(say(&mut fleet, Some(true), true), Verdict::Isolated, "who is alive is not off");
-    assert_eq!(say(&mut fleet, Some(false), false), Verdict::Dead);
-    assert_eq!(say(&mut fleet, None, false), Verdict::Dead);
-    assert_eq!(say(&mut fleet, None, true), Verdict::Dead);
+    assert_eq!(say(&mut fleet, &[Says::AliveOnStorage, Says::PowerOff]), Verdict::Isolated, "who is alive is not off");
+    assert_eq!(say(&mut fleet, &[Says::SilentOnStorage]), Verdict::Dead);
+    assert_eq!(say(&mut fleet, &[]), Verdict::Dead);
+    assert_eq!(say(&mut fleet, &[Says::PowerOff]), Verdict::Dead);
     assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::PoweredOff));
     // What was said of it then is forgotten when it is back, with its next batch.
     assert!(fleet.seconds_until("a", Verdict::Healthy, &BOTH) <= 11);
