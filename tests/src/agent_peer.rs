@@ -224,6 +224,13 @@ fn samples_of(text: &str) -> u64 {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count() as u64
 }
 
+/// What the agent's unit sets in its environment: systemd starts it so.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../../deploy/petrel-agent.service")
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
+}
+
 /// An agent with a server of its own behind a relay.
 struct Agent {
     name: &'static str,
@@ -243,7 +250,9 @@ impl Agent {
         let head =
             format!("servers: ['http://{}']\nstate_dir: {}\nagent: h1\n", wire.address, home.join("state").display());
         std::fs::write(&path, head + config).expect("the folder can be written");
-        let process = Process::start(Command::new(program).arg("--config").arg(&path), &home.join("agent.log"));
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&path).envs(unit_environment());
+        let process = Process::start(&mut command, &home.join("agent.log"));
         Agent { name, process, wire, server }
     }
 
