@@ -368,8 +368,8 @@ impl Receiver {
         let now = (self.clock)();
         let presence = || self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = if batch.mark.is_some() { presence().announce(&mut batch, now) } else { None };
-        if let (Some(seen), Some(offset_ms)) = (&seen, clock_offset_ms) {
-            batch.series.push(seen.clock_offset(offset_ms, now));
+        if let (Some(seen), Some(offset_ms), Some(mark)) = (&seen, clock_offset_ms, &batch.mark) {
+            batch.series.extend(seen.clock_offset(&mark.agent, offset_ms, now));
         }
         let committed = self.store.append(batch, now).await?;
         if let Some(seen) = seen {

@@ -15,6 +15,12 @@ const INTERVALS_MAX: i64 = 3;
 const SILENT_MS_MIN: i64 = 45_000;
 /// Interval assumed of an agent that sent one batch only: the agents' default.
 const INTERVAL_MS_DEFAULT: i64 = 10_000;
+/// Intervals that are believed: agents collect at least once a minute, and a clock that jumps must not make one that is never missed.
+const INTERVAL_MS_RANGE: (i64, i64) = (1_000, 300_000);
+/// Samples farther ahead are refused; so far ahead an agent's clock is believed here.
+const AHEAD_MS_MAX: i64 = 600_000;
+/// An agent says what time it has, and may say anything: more than a day off either way is told as a day, which is wrong enough.
+const CLOCK_OFFSET_MS_MAX: i64 = 86_400_000;
 /// Gaps that the usual interval is the median of.
 const GAPS: usize = 7;
 /// Agents remembered: ten times the largest fleet. The one silent for longest gives way.
@@ -44,6 +50,8 @@ struct Agent {
     seen_at: Timestamp,
     gaps: Vec<i64>,
     state: State,
+    /// Its series are ended, and nothing came since.
+    is_ended: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +154,8 @@ impl Presence {
     /// Takes over an agent with the last `up` sample of an earlier process.
     pub fn restore(&mut self, source: Source, last: Sample) {
         let state = if last.v == 0.0 { State::Silent { told_at: last.t } } else { State::Sending };
-        let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state };
+        let is_ended = state != State::Sending;
+        let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state, is_ended };
         self.agents.entry(source).or_insert(agent);
     }
 
@@ -165,6 +174,7 @@ impl Presence {
     /// The batch of [`Presence::announce`] is stored.
     pub fn committed(&mut self, seen: Seen, now: Timestamp) {
         let Seen { source, newest } = seen;
+        let newest = newest.clamp(0, now.saturating_add(AHEAD_MS_MAX).max(0));
         if !self.agents.contains_key(&source) && self.agents.len() >= AGENTS_MAX {
             let oldest = self.agents.iter().min_by_key(|(_, agent)| agent.seen_at).map(|(source, _)| source.clone());
             if let Some(oldest) = oldest {
@@ -181,7 +191,9 @@ impl Presence {
             seen_at: now,
             gaps: Vec::new(),
             state: State::Sending,
+            is_ended: false,
         });
+        agent.is_ended = false;
         let gap = newest - agent.newest;
         if gap > 0 {
             if agent.gaps.len() >= GAPS {
@@ -206,20 +218,22 @@ impl Presence {
             if let State::Silent { told_at } = &mut agent.state {
                 *told_at = (*told_at).min(now);
             }
-            let due = match agent.state {
-                State::Sending => now - agent.seen_at > agent.silent_after(),
-                State::Silent { told_at } => now - told_at >= agent.interval(),
-            };
-            if !due {
-                continue;
-            }
-            if agent.state == State::Sending {
+            let is_gone = now - agent.seen_at > agent.silent_after();
+            // Also of one that is told as silent because its samples are old: what it sent, or we say of it, ends when it is gone.
+            if is_gone && !agent.is_ended {
                 let since = agent.newest.min(agent.seen_at) - agent.silent_after();
                 let ended = series_of(source, since).into_iter().filter(|labels| labels.name() != "up");
                 batch.series.extend(ended.map(|labels| (labels, vec![Sample::stale(now)])));
+                agent.is_ended = true;
             }
-            agent.state = State::Silent { told_at: now };
-            batch.series.push((up(source), vec![Sample { t: now, v: 0.0 }]));
+            let is_due = match agent.state {
+                State::Sending => is_gone,
+                State::Silent { told_at } => now - told_at >= agent.interval(),
+            };
+            if is_due {
+                agent.state = State::Silent { told_at: now };
+                batch.series.push((up(source), vec![Sample { t: now, v: 0.0 }]));
+            }
         }
         batch
     }
@@ -259,13 +273,18 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// How far the agent's clock is off, as a series at the server's time: an agent whose clock is so wrong that all its samples are
-    /// refused cannot tell it.
-    pub fn clock_offset(&self, offset_ms: i64, now: Timestamp) -> (Labels, Vec<Sample>) {
+    /// How far the clock of `agent` is off, as a series at the server's time: an agent whose clock is so wrong that all its samples
+    /// are refused cannot tell it. At most a day either way, and nothing where the batch is not of the agent's own host. The series
+    /// ends with the others of its source.
+    pub fn clock_offset(&self, agent: &str, offset_ms: i64, now: Timestamp) -> Option<(Labels, Vec<Sample>)> {
         let Source { job, instance } = &self.source;
+        if instance != agent {
+            return None;
+        }
         let name = (NAME, "petrel_agent_clock_offset_seconds");
         let labels = Labels::new([name, ("job", job.as_str()), ("instance", instance.as_str())]);
-        (labels, vec![Sample { t: now, v: offset_ms as f64 / 1_000.0 }])
+        let offset_ms = offset_ms.clamp(-CLOCK_OFFSET_MS_MAX, CLOCK_OFFSET_MS_MAX);
+        Some((labels, vec![Sample { t: now, v: offset_ms as f64 / 1_000.0 }]))
     }
 }
 
@@ -273,7 +292,7 @@ impl Agent {
     fn interval(&self) -> i64 {
         let mut gaps = self.gaps.clone();
         gaps.sort_unstable();
-        gaps.get(gaps.len() / 2).copied().unwrap_or(INTERVAL_MS_DEFAULT).max(1_000)
+        gaps.get(gaps.len() / 2).copied().unwrap_or(INTERVAL_MS_DEFAULT).clamp(INTERVAL_MS_RANGE.0, INTERVAL_MS_RANGE.1)
     }
 
     fn silent_after(&self) -> i64 {
@@ -335,6 +354,43 @@ mod tests {
         assert_eq!(send(&mut presence, 86_500, 87_000), 1);
         assert_eq!(tick(&mut presence, 97_000), "");
         assert_eq!(presence.count(), (1, 0));
+    }
+
+    /// An agent whose clock is behind is told as silent while it sends; what it sends ends with it all the same.
+    #[test]
+    fn the_series_of_an_agent_with_a_wrong_clock_end_with_it() {
+        let mut presence = Presence::default();
+        let behind = 3_600_000;
+        for now in [10_000, 20_000] {
+            send(&mut presence, now, now);
+        }
+        assert_eq!(tick(&mut presence, 70_000), "node_load1=stale@70000 up=0@70000");
+        for now in [5_000_000, 5_010_000] {
+            send(&mut presence, now - behind, now);
+            assert_eq!(tick(&mut presence, now + 1), format!("up=0@{}", now + 1));
+        }
+        let told = tick(&mut presence, 9_000_000);
+        assert_eq!(told, "node_load1=stale@9000000 up=0@9000000");
+        assert_eq!(tick(&mut presence, 9_020_000), "up=0@9020000", "they end once");
+    }
+
+    #[test]
+    fn what_an_agent_claims_of_the_time_is_bounded() {
+        let seen = |instance: &str| {
+            let source = Source { job: "node".to_owned(), instance: instance.to_owned() };
+            Seen { source, newest: 0 }
+        };
+        let offset = |instance, ms| seen(instance).clock_offset("h1", ms, 7).map(|(_, samples)| samples[0].v);
+        assert_eq!(offset("h1", -1_500), Some(-1.5));
+        assert_eq!((offset("h1", i64::MAX), offset("h1", i64::MIN)), (Some(86_400.0), Some(-86_400.0)));
+        assert_eq!(offset("h2", 1), None, "of another host");
+        // A sample from far ahead, and the agent would never be missed again.
+        let mut presence = Presence::default();
+        send(&mut presence, 0, 0);
+        send(&mut presence, i64::MIN, 5_000);
+        send(&mut presence, i64::MAX, 10_000);
+        send(&mut presence, 20_000, 20_000);
+        assert!(tick(&mut presence, 20_000 + 900_001).contains("up=0"));
     }
 
     #[test]
