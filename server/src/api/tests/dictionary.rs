@@ -1,9 +1,10 @@
 //! Tests of bodies against a dictionary, through the router and with a real store, as an agent's sender drives them.
 
-use axum::body::Body as RequestBody;
+use axum::body::{Body as RequestBody, Bytes};
 use axum::http::Request;
 use petrel_agent::stream::delivery::Reply;
-use petrel_agent::stream::dictionary::{Agreed, Outgoing};
+use petrel_agent::stream::dictionary::{Agreed, Dictionary, Outgoing};
+use petrel_agent::stream::protocol::{HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
 use tower::ServiceExt as _;
 
 use super::tests::{NOW, Server, limits, otlp, server_with};

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use petrel_agent::stream::protocol::{HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
@@ -162,7 +163,7 @@ async fn a_remote_write_2_sender_is_told_what_was_written() {
         let response = server.router.clone().oneshot(request.body(RequestBody::from(body)).unwrap()).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
         let written: Vec<_> =
-            WRITTEN.iter().map(|name| response.headers()[*name].to_str().unwrap().to_owned()).collect();
+            remote::WRITTEN.iter().map(|name| response.headers()[*name].to_str().unwrap().to_owned()).collect();
         assert_eq!(written, ["1", "0", "0"]);
         let answer = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         assert!(String::from_utf8_lossy(&answer).contains(words), "{answer:?}");

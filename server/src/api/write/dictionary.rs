@@ -3,7 +3,8 @@
 
 use petrel_agent::stream::dictionary::{self as coding, Dictionary};
 
-use super::{Receiver, Refusal, Sent};
+use super::body::Sent;
+use super::{Receiver, Refusal};
 use crate::store::Mark;
 use crate::telemetry;
 

@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use petrel_agent::stream::protocol::{HEADER_PACE, HEADER_PENDING, HEADER_TIME};
 
-use super::{Receiver, text};
+use super::Receiver;
+use super::headers::text;
 use crate::series::Timestamp;
 use crate::store::Mark;
 
