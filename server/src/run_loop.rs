@@ -203,7 +203,8 @@ impl Watch {
         let mut verdicts = verdicts();
         let changes = verdicts.step(VerdictEvent::Tick, now);
         changes.iter().for_each(tell);
-        if !changes.is_empty() || now - self.told_at >= VERDICTS_TOLD_MS {
+        // A clock that was set back must not keep them from being told until it has caught up.
+        if !changes.is_empty() || !(0..VERDICTS_TOLD_MS).contains(&(now - self.told_at)) {
             self.told_at = now;
             let batch = verdicts.batch(now);
             drop(verdicts);

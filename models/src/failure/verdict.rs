@@ -1,6 +1,6 @@
 //! From the paths of one host to a verdict: a table, so that what is believed when can be read in one place. A host is never
-//! called dead for the silence of one path alone, nor while others see it alive on storage, nor before they were asked, nor
-//! after it said goodbye, nor while many fall silent at once: when in doubt, not dead.
+//! called dead for the silence of one path alone, nor while others see it alive on storage, nor before all were heard that could
+//! vouch for it, nor after it said goodbye, nor while many fall silent at once: when in doubt, not dead.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum Verdict {
     Isolated,
     /// Silent on every path, two at least, or one and seen to be switched off; and nothing speaks against it.
     Dead,
-    /// Nothing can be said: never heard, stopped cleanly, the silence is more likely our own, or others were not asked yet.
+    /// Nothing can be said: never heard, stopped cleanly, the silence is more likely our own, or not all were heard yet.
     Unknown,
 }
 
@@ -50,8 +50,9 @@ pub struct HostView<'a> {
     pub goodbye: bool,
     /// So many hosts fell silent together that the server's own network is the likelier cause.
     pub many_silent: bool,
-    /// Nobody was asked in time what `storage` and `power_off` say, so that they may be wrong.
-    pub is_unasked: bool,
+    /// Something that could vouch for it was not heard yet: it is known for too short a time for all of its paths, or nobody was
+    /// asked in time what `storage` and `power_off` say.
+    pub is_incomplete: bool,
 }
 
 /// One reason of a verdict.
@@ -88,8 +89,8 @@ pub enum Reason {
     OnePathOnly,
     /// Many hosts fell silent at once.
     ManySilentAtOnce,
-    /// What others say of it could not be had in time.
-    OthersNotAsked,
+    /// It is known for too short a time, or what others say of it could not be had.
+    NotAllHeard,
 }
 
 impl Verdict {
@@ -132,7 +133,7 @@ impl fmt::Display for Reason {
             Reason::ManySilentAtOnce => {
                 f.write_str("many hosts fell silent at once; the server's own network is the likelier cause")
             }
-            Reason::OthersNotAsked => f.write_str("what others say of it could not be read in time"),
+            Reason::NotAllHeard => f.write_str("not all that could vouch for it was heard yet"),
         }
     }
 }
@@ -163,8 +164,8 @@ pub fn judge(view: &HostView<'_>) -> (Verdict, Vec<Reason>) {
     } else if all_silent && paths == 1 && !view.power_off {
         reasons.push(Reason::OnePathOnly);
         Verdict::Suspect
-    } else if all_silent && view.is_unasked {
-        reasons.push(Reason::OthersNotAsked);
+    } else if all_silent && view.is_incomplete {
+        reasons.push(Reason::NotAllHeard);
         Verdict::Unknown
     } else if all_silent {
         Verdict::Dead
@@ -258,7 +259,7 @@ mod tests {
     }
 
     /// What others say changes of it: for one heartbeat path and the stream, then nothing or others alive or silent on
-    /// storage, each without and with the power seen off; m where many are silent at once, u where others were not asked.
+    /// storage, each without and with the power seen off; m where many are silent at once, i where not all was heard.
     #[test]
     fn the_truth_table_of_witnesses() {
         let mut rows = Vec::new();
@@ -270,17 +271,17 @@ mod tests {
             (silent, Some(PathState::Late), ' '),
             (silent, None, ' '),
             (silent, None, 'm'),
-            (silent, None, 'u'),
+            (silent, None, 'i'),
             (silent, Some(silent), ' '),
             (silent, Some(silent), 'm'),
-            (silent, Some(silent), 'u'),
+            (silent, Some(silent), 'i'),
         ] {
             let beats = [(0, beats)];
-            let (many_silent, is_unasked) = (mark == 'm', mark == 'u');
+            let (many_silent, is_incomplete) = (mark == 'm', mark == 'i');
             let cell = |storage: Option<PathState>| {
                 let [unknown, off] = [false, true].map(|power_off| {
                     let view = HostView { beats: &beats, stream, storage, power_off, ..HostView::default() };
-                    judge(&HostView { many_silent, is_unasked, ..view }).0
+                    judge(&HostView { many_silent, is_incomplete, ..view }).0
                 });
                 format!("{}:{unknown}/{off}", storage.map_or('-', letter))
             };
@@ -294,10 +295,10 @@ mod tests {
             sl  -:suspect/suspect b:suspect/suspect s:suspect/suspect
             s-  -:suspect/dead b:isolated/isolated s:dead/dead
             s-m -:unknown/unknown b:isolated/isolated s:unknown/unknown
-            s-u -:suspect/unknown b:isolated/isolated s:unknown/unknown
+            s-i -:suspect/unknown b:isolated/isolated s:unknown/unknown
             ss  -:dead/dead b:isolated/isolated s:dead/dead
             ssm -:unknown/unknown b:isolated/isolated s:unknown/unknown
-            ssu -:unknown/unknown b:isolated/isolated s:unknown/unknown"]]
+            ssi -:unknown/unknown b:isolated/isolated s:unknown/unknown"]]
         .assert_eq(&rows.join("\n"));
     }
 
@@ -308,9 +309,9 @@ mod tests {
             let pick = |place: u32| optional[number / 4usize.pow(place) % 4];
             let is = |place: usize| number / 256 / (1 << place) % 2 == 1;
             let beats = (0..2).filter_map(|path| Some((path, pick(u32::from(path))?))).collect();
-            let (power_off, goodbye, many_silent, is_unasked) = (is(0), is(1), is(2), is(3));
+            let (power_off, goodbye, many_silent, is_incomplete) = (is(0), is(1), is(2), is(3));
             let (stream, storage) = (pick(2), pick(3));
-            (beats, HostView { beats: &[], stream, storage, power_off, goodbye, many_silent, is_unasked })
+            (beats, HostView { beats: &[], stream, storage, power_off, goodbye, many_silent, is_incomplete })
         })
     }
 
@@ -327,7 +328,7 @@ mod tests {
             let witnesses = network.len() + usize::from(is_off_storage) + usize::from(view.power_off);
             let doubt = view.goodbye
                 || view.many_silent
-                || view.is_unasked
+                || view.is_incomplete
                 || view.storage == Some(PathState::Beating)
                 || witnesses < 2;
             let is_dead = judge(&view).0 == Verdict::Dead;
@@ -358,9 +359,8 @@ mod tests {
                 Verdict::Suspect | Verdict::Dead | Verdict::Unknown => assert!(!reasons.is_empty(), "{view:?}"),
             }
             let explained = |reason| reasons.contains(&reason);
-            let is_said = explained(Reason::NeverHeard)
-                || explained(Reason::ManySilentAtOnce)
-                || explained(Reason::OthersNotAsked);
+            let is_said =
+                explained(Reason::NeverHeard) || explained(Reason::ManySilentAtOnce) || explained(Reason::NotAllHeard);
             assert_eq!(verdict == Verdict::Unknown, is_said, "{view:?}: {reasons:?}");
         }
     }

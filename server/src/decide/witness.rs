@@ -98,10 +98,12 @@ fn standing(samples: &[Sample], now: Timestamp) -> Option<Sample> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::query::source::{MetricMetadata, Selected};
     use crate::series::Labels;
+    use crate::store::{Batch, Store, StoreOptions};
 
     /// Metric, job, who says it, and when what.
     type Said = (&'static str, &'static str, String, Vec<(Timestamp, f64)>);
@@ -189,6 +191,36 @@ mod tests {
         assert!(postponed() - before >= 920);
         assert_eq!(crowd.selects.load(Ordering::Relaxed), 160);
         assert!(answers.iter().all(|answer| answer.statements.as_ref().is_some_and(|said| said.len() == 250)));
+    }
+
+    /// A thousand hosts that went silent one after the other, each seen by thirty, in a real store: each is asked about in a few
+    /// rounds, and a round is a small part of its second.
+    #[test]
+    fn a_thousand_silent_hosts_are_asked_about_in_a_few_rounds() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { retention: None, disk_reserve_bytes: 0, ..StoreOptions::default() };
+        let store = Store::open(dir.path(), options, &[], NOW).unwrap();
+        let hosts: Vec<String> = (0..1_000).map(|n| format!("x{n}")).collect();
+        let series = hosts.iter().flat_map(|host| {
+            (0..30).map(move |by| {
+                let by = format!("a{by}");
+                let labels = [(NAME, ALIVE), ("host", host.as_str()), ("instance", by.as_str()), ("job", "node")];
+                let samples = (0..15).map(|n| Sample { t: NOW - n * 10_000, v: 0.0 }).rev().collect();
+                (Labels::new(labels), samples)
+            })
+        });
+        store.append_blocking(Batch { series: series.collect(), ..Batch::default() }, NOW).unwrap();
+        let mut longest = Duration::ZERO;
+        for round in hosts.chunks(256) {
+            let begun = Instant::now();
+            let answers = ask(&*store, round.to_vec(), NOW);
+            longest = longest.max(begun.elapsed());
+            assert_eq!(answers.len(), round.len());
+            assert!(answers.iter().all(|answer| answer.statements.as_ref().is_some_and(|said| said.len() == 30)));
+        }
+        println!("the longest of four rounds took {longest:?}");
+        // Milliseconds, where nothing else runs; a debug build on a busy machine takes many times as long.
+        assert!(longest < Duration::from_secs(5), "{longest:?}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ const AFTER_WAVE_MS: Timestamp = 30_000;
 /// What others said stands for so long at most: thirty rounds of questions, so that also of thousands of silent hosts each is
 /// asked about in time.
 const ANSWER_MS: Timestamp = 30_000;
+/// A host is known for so long before it can be dead: after a start of the server its agent may come back with batches half a minute
+/// later than with heartbeats, and collect once a minute.
+const KNOWN_MS_MIN: Timestamp = 60_000;
 /// A beat that comes on another path so soon after a goodbye was sent before it.
 const STRAGGLING_BEAT_MS: Timestamp = 5_000;
 /// And so does a batch that was under way.
@@ -51,6 +54,8 @@ pub(super) struct Host {
     asked_at: Option<Timestamp>,
     /// When it was last one of many that are silent.
     waved_at: Option<Timestamp>,
+    /// When it was heard first.
+    known_at: Timestamp,
     pub(super) current: HostVerdict,
 }
 
@@ -72,6 +77,7 @@ impl Host {
             testimony: None,
             asked_at: None,
             waved_at: None,
+            known_at: current.since,
             current,
         }
     }
@@ -200,12 +206,12 @@ impl Host {
         let beats: Vec<(u8, PathState)> = self.beats.iter().map(|(number, path)| (*number, path.state(now))).collect();
         let stream = self.stream.as_ref().map(|path| path.state(now));
         let testimony = self.testimony.filter(|(_, at)| is_within(ANSWER_MS, *at, now)).map(|(said, _)| said);
-        let is_unasked = testimony.is_none();
+        let is_incomplete = testimony.is_none() || is_within(KNOWN_MS_MIN, self.known_at, now);
         let Testimony { storage_alive, power_off } = testimony.unwrap_or_default();
         let storage = storage_alive.map(|alive| if alive { PathState::Beating } else { PathState::Silent });
         let goodbye = self.goodbye.is_some();
         let many_silent = self.waved_at.is_some_and(|at| is_within(AFTER_WAVE_MS, at, now));
-        let view = HostView { beats: &beats, stream, storage, power_off, goodbye, many_silent, is_unasked };
+        let view = HostView { beats: &beats, stream, storage, power_off, goodbye, many_silent, is_incomplete };
         let (verdict, reasons) = judge(&view);
         self.current.reasons = reasons;
         let from = std::mem::replace(&mut self.current.verdict, verdict);

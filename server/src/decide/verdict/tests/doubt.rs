@@ -26,7 +26,7 @@ fn who_was_not_asked_about_is_not_dead_and_an_old_answer_is_none() {
         fleet.second(&BOTH[1..]);
     }
     assert_eq!(fleet.verdict("a"), Verdict::Unknown);
-    assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::OthersNotAsked));
+    assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::NotAllHeard));
     // One answer stands for half a minute without another one, and not for ever.
     fleet.say("b", &[Says::AliveOnStorage]);
     fleet.second(&BOTH[1..]);
@@ -178,6 +178,21 @@ fn heartbeats_of_many_that_end_at_once_are_no_evidence_when_batches_end_too() {
     }
     assert_eq!(fleet.verdict("a"), Verdict::Unknown, "what is left is one path");
     assert!(!was_dead(&fleet));
+}
+
+#[test]
+fn a_host_that_was_just_heard_is_not_dead_before_its_batches_may_have_come() {
+    let mut fleet = Fleet::new(0.0);
+    // The server was restarted: heartbeats are there at once, batches are tried again later, and then both paths lose a few.
+    for _ in 0..5 {
+        fleet.second(&[("a", true, false), BOTH[1]]);
+    }
+    for _ in 0..20 {
+        fleet.second(&BOTH[1..]);
+    }
+    assert_eq!(fleet.verdict("a"), Verdict::Unknown);
+    assert_eq!(fleet.book.verdict("a").unwrap().reasons.last(), Some(&Reason::NotAllHeard));
+    assert!(fleet.seconds_until("a", Verdict::Dead, &BOTH[1..]) <= 40, "but not for ever");
 }
 
 #[test]
