@@ -202,7 +202,7 @@ impl VerdictBook {
             // What is heard while a tick waits is a little ahead of it; more is a clock that was set back.
             host.not_after(now + TICK_GAP_MS_MAX);
         }
-        let waves = Waves::of(self.hosts.values().filter_map(|host| host.faded_at(now)).collect());
+        let waves = Waves::of(self.hosts.values(), now);
         let mut changes = Vec::new();
         for host in self.hosts.values_mut() {
             changes.extend(host.judge(now, &waves).map(|from| Change { from, to: host.current.clone() }));

@@ -25,8 +25,10 @@ const STREAM_LEARN_MS_MAX: f64 = 150_000.0;
 const STREAM_PAUSES: (f64, f64) = (0.5, 1.0);
 /// Silences that began within this of each other began at once.
 const AT_ONCE_MS: Timestamp = 30_000;
-/// So many at once are a fault of ours until shown otherwise.
+/// So many at once are a fault of ours until shown otherwise,
 const MANY_HOSTS: usize = 3;
+/// and so many where no more than one other host shows that our network works: that one may be the server's own machine.
+const MANY_HOSTS_OF_FEW: usize = 2;
 /// A wave of silence ends for its last hosts so long after the others are back: a network comes back bit by bit.
 const AFTER_WAVE_MS: Timestamp = 30_000;
 /// What others said stands for so long at most: thirty rounds of questions, so that also of thousands of silent hosts each is
@@ -179,7 +181,7 @@ impl Host {
 
     /// When its heartbeats ended, or its batches where it has no heartbeats; `None` while they come. Batches come so seldom that
     /// their end shows a minute later on one host than on another.
-    pub(super) fn faded_at(&self, now: Timestamp) -> Option<Timestamp> {
+    fn faded_at(&self, now: Timestamp) -> Option<Timestamp> {
         let any = |paths: &mut dyn Iterator<Item = &Path>| {
             let (mut last, mut is_beating) = (None, false);
             for path in paths {
@@ -274,21 +276,32 @@ impl Path {
     }
 }
 
-/// When the hosts whose heartbeats do not come now were last heard, sorted.
-pub(super) struct Waves(Vec<Timestamp>);
+/// When the hosts whose heartbeats do not come now were last heard.
+pub(super) struct Waves {
+    /// Sorted.
+    faded_at: Vec<Timestamp>,
+    many: usize,
+}
 
 impl Waves {
     /// Takes [`Host::faded_at`] of all hosts. Also those count that are only late, or whose batches still come: the first of many to be
     /// silent is not to be called dead before the others are.
-    pub(super) fn of(mut faded_at: Vec<Timestamp>) -> Waves {
+    pub(super) fn of<'a>(hosts: impl Iterator<Item = &'a Host>, now: Timestamp) -> Waves {
+        let (mut faded_at, mut heard) = (Vec::new(), 0);
+        for host in hosts {
+            match host.faded_at(now) {
+                Some(at) => faded_at.push(at),
+                None => heard += usize::from(host.goodbye.is_none()),
+            }
+        }
         faded_at.sort_unstable();
-        Waves(faded_at)
+        Waves { faded_at, many: if heard > 1 { MANY_HOSTS } else { MANY_HOSTS_OF_FEW } }
     }
 
     /// Whether many hosts fell silent close to `at`. O(log n).
     fn many_at(&self, at: Timestamp) -> bool {
-        let before = self.0.partition_point(|other| *other < at - AT_ONCE_MS);
-        let behind = self.0.partition_point(|other| *other <= at + AT_ONCE_MS);
-        behind - before >= MANY_HOSTS
+        let before = self.faded_at.partition_point(|other| *other < at - AT_ONCE_MS);
+        let behind = self.faded_at.partition_point(|other| *other <= at + AT_ONCE_MS);
+        behind - before >= self.many
     }
 }

@@ -101,18 +101,18 @@ fn a_host_does_not_testify_about_itself_nor_do_strangers_or_the_silent() {
         let mut fleet = Fleet::new(0.0);
         // Only one path is known, so that silence alone is not enough.
         for _ in 0..60 {
-            fleet.second(&[BOTH[1]]);
+            fleet.second(&[BOTH[1], FOUR[3]]);
             for host in ["a", "c"] {
                 fleet.book.step(beat(host, 0, false), fleet.now);
             }
         }
         for _ in 0..60 {
             fleet.say(by, &[says]);
-            fleet.second(&[BOTH[1]]);
+            fleet.second(&[BOTH[1], FOUR[3]]);
         }
         assert_eq!(fleet.verdict("a"), Verdict::Suspect, "{by}");
         fleet.say("b", &[says]);
-        fleet.second(&[BOTH[1]]);
+        fleet.second(&[BOTH[1], FOUR[3]]);
         assert_eq!(fleet.verdict("a"), Verdict::Dead, "b is heard");
     }
 }
@@ -128,6 +128,18 @@ fn the_first_of_many_to_be_silent_is_not_called_dead_before_the_others_are() {
         fleet.second(&FOUR[3..]);
     }
     assert!(!was_dead(&fleet), "{:?}", fleet.changes);
+}
+
+/// The server and a cluster of two: its own network card is gone, and only the agent beside it is heard.
+#[test]
+fn both_hosts_of_a_small_fleet_at_once_are_our_own_fault_too() {
+    let mut fleet = settled(&FOUR[..3]);
+    for _ in 0..120 {
+        fleet.second(&FOUR[..1]);
+    }
+    assert_eq!((fleet.verdict("b"), fleet.verdict("c")), (Verdict::Unknown, Verdict::Unknown));
+    assert!(!was_dead(&fleet));
+    assert!(fleet.seconds_until("b", Verdict::Dead, &[FOUR[0], FOUR[2]]) <= 40);
 }
 
 #[test]
