@@ -213,6 +213,20 @@ impl Watch {
     }
 }
 
+/// Says every second that the server listens, until `cancel`. Apart from [`Watch`], which waits for the disk: a pause of those who
+/// receive is forgiven to all hosts, and a slow disk is none.
+pub async fn stay_awake(verdicts: Arc<Mutex<VerdictBook>>, clock: Clock, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        verdicts.lock().unwrap_or_else(PoisonError::into_inner).step(VerdictEvent::Awake, clock());
+    }
+}
+
 /// The server's memory against its limit.
 pub struct MemoryWatch {
     /// `memory_max` in bytes.

@@ -244,6 +244,8 @@ impl Stages {
             told_at: 0,
         };
         self.every(WATCH_PERIOD, move |now| watch.tick(now));
+        let (verdicts, clock) = (Arc::clone(&self.verdicts), self.clock.clone());
+        self.spawn(|cancel| run_loop::stay_awake(verdicts, clock, cancel));
         let store = Arc::clone(&self.store);
         let mut failing = run_loop::Failing::default();
         self.every(MAINTAIN_PERIOD, move |now| run_loop::maintain(&store, &mut failing, now));

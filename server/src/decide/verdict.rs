@@ -14,8 +14,8 @@ use crate::store::Batch;
 use crate::telemetry;
 use host::{Host, Waves};
 
-/// Ticks come every second; a longer gap means that the server itself stood still and heard nothing.
-const TICK_GAP_MS_MAX: Timestamp = 5_000;
+/// Those who listen say so every second; a longer gap means that the server itself stood still and heard nothing.
+const DEAF_MS_MIN: Timestamp = 5_000;
 /// Hosts watched at most; the fleet has ten thousand.
 const HOSTS_MAX: usize = 20_000;
 /// Silent hosts that others are asked about in one tick at most: some ten milliseconds of reading.
@@ -49,7 +49,10 @@ pub enum Event {
         /// All that stands now; `None` where it could not be read.
         statements: Option<Vec<Statement>>,
     },
-    /// A second has passed.
+    /// Whoever receives heartbeats and batches is awake: to be said every second, and never late for another reason than a server that
+    /// stands still.
+    Awake,
+    /// Verdicts are due. This may be late, where the disk is slow, and `now` of a while ago.
     Tick,
     /// Operators took the host out of the fleet.
     Retired {
@@ -86,7 +89,8 @@ pub struct HostVerdict {
 #[derive(Debug, Default)]
 pub struct VerdictBook {
     hosts: BTreeMap<String, Host>,
-    last_tick: Option<Timestamp>,
+    /// When those who listen were awake last.
+    awake_at: Option<Timestamp>,
 }
 
 impl VerdictBook {
@@ -95,7 +99,7 @@ impl VerdictBook {
         VerdictBook::default()
     }
 
-    /// Takes one event. Verdicts change at ticks only. O(log n) for a sign of life, O(n log n) for a tick.
+    /// Takes one event. Verdicts change at ticks only. O(log n) for a sign of life, O(n) to be awake, O(n log n) for a tick.
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Change> {
         match event {
             Event::Beat { agent, path, interval_ms, goodbye } => {
@@ -112,6 +116,7 @@ impl VerdictBook {
             Event::Retired { agent } => {
                 self.hosts.remove(&agent);
             }
+            Event::Awake => self.awake(now),
             Event::Tick => return self.tick(now),
         }
         Vec::new()
@@ -193,14 +198,21 @@ impl VerdictBook {
         }
     }
 
-    fn tick(&mut self, now: Timestamp) -> Vec<Change> {
-        let gap_ms = now - self.last_tick.replace(now).unwrap_or(now);
+    fn awake(&mut self, now: Timestamp) {
+        let gap_ms = now - self.awake_at.replace(now).unwrap_or(now);
         for host in self.hosts.values_mut() {
-            if gap_ms > TICK_GAP_MS_MAX {
+            if gap_ms > DEAF_MS_MIN {
                 host.forgive(gap_ms, now);
             }
-            // What is heard while a tick waits is a little ahead of it; more is a clock that was set back.
-            host.not_after(now + TICK_GAP_MS_MAX);
+            // A clock that was set back must not hide the silence until it has caught up.
+            host.not_after(now);
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<Change> {
+        // After a pause the tick may come before those who listen.
+        if self.awake_at.is_none_or(|at| now - at > DEAF_MS_MIN) {
+            self.awake(now);
         }
         let waves = Waves::of(self.hosts.values(), now);
         let mut changes = Vec::new();

@@ -41,6 +41,8 @@ const KNOWN_MS_MIN: Timestamp = 60_000;
 const STRAGGLING_BEAT_MS: Timestamp = 5_000;
 /// And so does a batch that was under way.
 const STRAGGLING_BATCH_MS: Timestamp = 30_000;
+/// Heartbeats and batches are received side by side, so that of two events the earlier one may come later, by no more than this.
+const OUT_OF_ORDER_MS: Timestamp = 5_000;
 /// Heartbeat paths of a host watched at most, as many as an agent may have.
 const PATHS_MAX: usize = 8;
 
@@ -225,9 +227,9 @@ impl Host {
     }
 }
 
-/// Whether `at` is no longer ago than that. What lies ahead is of a clock that was set back since.
+/// Whether `at` is no longer ago than that. What lies far ahead is of a clock that was set back since.
 fn is_within(ms: Timestamp, at: Timestamp, now: Timestamp) -> bool {
-    (0..=ms).contains(&(now - at))
+    (-OUT_OF_ORDER_MS..=ms).contains(&(now - at))
 }
 
 impl Path {

@@ -55,6 +55,7 @@ impl Fleet {
     }
 
     fn tick(&mut self) {
+        self.book.step(Event::Awake, self.now);
         for agent in self.book.in_question(self.now) {
             self.book.step(Event::Witnessed { agent, statements: self.said.clone() }, self.now);
         }

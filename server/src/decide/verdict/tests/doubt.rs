@@ -213,6 +213,8 @@ fn a_beat_of_a_slower_path_does_not_take_a_goodbye_back() {
     let now = fleet.now;
     fleet.book.step(beat("a", 0, true), now);
     fleet.book.step(beat("a", 1, false), now + 200);
+    // And the last batch, which waited for the book while the goodbye was taken in.
+    fleet.book.step(batch("a"), now - 5);
     for _ in 0..120 {
         fleet.second(&BOTH[1..]);
     }
@@ -259,6 +261,46 @@ fn neither_a_pause_nor_a_clock_that_is_set_back_hides_a_death_for_its_length() {
     fleet.tick();
     assert!(fleet.seconds_until("a", Verdict::Dead, &BOTH[1..]) <= 50);
     assert_eq!(fleet.verdict("b"), Verdict::Healthy);
+}
+
+/// A disk that takes long makes verdicts late, but does not hide a death: who listens is awake all the time.
+#[test]
+fn slow_verdicts_are_no_pause_of_the_server() {
+    let mut fleet = settled(&BOTH);
+    let mut now = fleet.now;
+    for second in 1..=120 {
+        now += 1_000;
+        fleet.book.step(beat("b", 0, false), now);
+        fleet.book.step(Event::Awake, now);
+        if second % 10 == 0 {
+            fleet.book.step(batch("b"), now);
+            fleet.now = now;
+            for agent in fleet.book.in_question(now) {
+                fleet.book.step(Event::Witnessed { agent, statements: Some(Vec::new()) }, now);
+            }
+            fleet.book.step(Event::Tick, now);
+        }
+    }
+    assert_eq!(fleet.verdict("a"), Verdict::Dead);
+}
+
+/// The server stands still in the middle of a tick: the tick ends after those who listen are awake again, with its old time.
+#[test]
+fn a_tick_that_ends_after_a_pause_makes_nobody_silent() {
+    let mut fleet = settled(&BOTH);
+    let begun = fleet.now;
+    for awake_first in [true, false] {
+        let after = begun + 600_000;
+        if awake_first {
+            fleet.book.step(Event::Awake, after);
+        }
+        fleet.book.step(Event::Tick, begun);
+        assert_eq!(fleet.book.step(Event::Tick, after), []);
+        fleet.book.step(Event::Awake, after);
+        assert_eq!(fleet.book.step(Event::Tick, after + 1_000), []);
+        assert_eq!((fleet.verdict("a"), fleet.verdict("b")), (Verdict::Healthy, Verdict::Healthy));
+        fleet = settled(&BOTH);
+    }
 }
 
 #[test]
