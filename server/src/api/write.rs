@@ -103,9 +103,9 @@ fn routes(receiver: Receiver) -> Router {
 async fn metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let (encoding, mark) = opening(&headers, Class::Metrics)?;
     let visit = Visit::of(&headers, mark.as_ref(), (receiver.clock)());
-    let sent = receiver.sent(encoding, body).await?;
-    receiver.heard(mark.as_ref(), visit.as_ref().is_some_and(Visit::is_backlog));
-    let sent = receiver.with_dictionary(sent, mark.as_ref())?;
+    let sent = receiver.sent(encoding, body).await;
+    receiver.heard(&sent, mark.as_ref(), visit.as_ref().is_some_and(Visit::is_backlog));
+    let sent = receiver.with_dictionary(sent?, mark.as_ref())?;
     let labels = receiver.limits.labels;
     let decode = {
         let (receiver, mark) = (receiver.clone(), mark.clone());

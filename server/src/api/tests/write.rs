@@ -217,15 +217,18 @@ async fn bad_requests_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_disk_without_room_is_told_to_come_again_and_makes_no_host_silent() {
+async fn a_server_without_room_says_to_come_again_and_takes_no_host_for_silent() {
     let mut server = server(StoreOptions { disk_reserve_bytes: u64::MAX, ..StoreOptions::default() });
-    let verdicts: Arc<Mutex<VerdictBook>> = Arc::default();
-    let store = Arc::clone(&server.store);
-    server.router = router(store, clock::fixed(NOW), limits(), Arc::default(), Arc::clone(&verdicts));
-    let (status, answer) = server.post("/v1/metrics", &AGENT, otlp(&[(NOW, 1.0)])).await;
-    assert_eq!(status, 503);
-    assert!(answer.contains("less than the reserve"), "{answer}");
-    assert!(verdicts.lock().unwrap().verdict("h1").is_some(), "its batch has arrived all the same");
+    let no_memory = WriteLimits { in_flight_bytes_max: 1, ..limits() };
+    for (limits, words) in [(limits(), "less than the reserve"), (no_memory, "write.in_flight_max")] {
+        let verdicts: Arc<Mutex<VerdictBook>> = Arc::default();
+        let store = Arc::clone(&server.store);
+        server.router = router(store, clock::fixed(NOW), limits, Arc::default(), Arc::clone(&verdicts));
+        let (status, answer) = server.post("/v1/metrics", &AGENT, otlp(&[(NOW, 1.0)])).await;
+        assert_eq!(status, 503);
+        assert!(answer.contains(words), "{answer}");
+        assert!(verdicts.lock().unwrap().verdict("h1").is_some(), "its batch has arrived all the same");
+    }
 }
 
 fn refused_by(limit: &str) -> u64 {

@@ -12,10 +12,11 @@ use crate::store::{Batch, Committed, Mark, RefusedReason};
 use crate::telemetry;
 
 impl Receiver {
-    /// An agent's batch of metrics is here, whole: it lives and gets through. What becomes of the batch is the server's trouble, a full
-    /// disk above all, and must not make the fleet look silent. What follows comes at the next tick.
-    pub(super) fn heard(&self, mark: Option<&Mark>, is_backlog: bool) {
-        let Some(mark) = mark else { return };
+    /// An agent's batch of metrics was read: it lives and gets through. What becomes of the batch is the server's trouble, a full disk
+    /// or full memory, and must not make the fleet look silent. What follows comes at the next tick.
+    pub(super) fn heard<T>(&self, read: &Result<T, Refusal>, mark: Option<&Mark>, is_backlog: bool) {
+        let has_come = matches!(read, Ok(_) | Err(Refusal::Exhausted(_)));
+        let Some(mark) = mark.filter(|_| has_come) else { return };
         let event = Event::Batch { agent: mark.agent.clone(), is_backlog };
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).step(event, (self.clock)());
     }

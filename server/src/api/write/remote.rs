@@ -24,8 +24,9 @@ pub(super) async fn write(
     let message = RemoteWrite::of(&text(&headers, header::CONTENT_TYPE.as_str()))?;
     let mark = mark(&headers, Class::Metrics)?;
     let encoding = text(&headers, header::CONTENT_ENCODING.as_str());
-    let (body, mut held) = receiver.read(body).await?;
-    receiver.heard(mark.as_ref(), false);
+    let read = receiver.read(body).await;
+    receiver.heard(&read, mark.as_ref(), false);
+    let (body, mut held) = read?;
     let WriteLimits { decoded_bytes_max, labels, .. } = receiver.limits;
     // What is no snappy, or too much of it, is refused by the decoder.
     let decoded_bytes = snap::raw::decompress_len(&body).ok().filter(|bytes| *bytes <= decoded_bytes_max);
