@@ -166,11 +166,8 @@ impl Rounds {
         let frozen = Owned { records: encoded.records, state: encode_state(&round.state), body: encoded.body };
         loop {
             match self.spool.append(Class::Logs, frozen.clone(), now).await {
-                Ok(_) => return,
-                Err(error @ AppendError::Full { .. }) => {
-                    error!(error = chain(&error), records = frozen.records, "log lines are lost");
-                    return;
-                }
+                // What finds no room the spool counts, and says once that its budget is met.
+                Ok(_) | Err(AppendError::Full { .. }) => return,
                 Err(error @ AppendError::Io(_)) => warn!(error = chain(&error), "log lines wait for the disk"),
             }
             tokio::select! {

@@ -33,8 +33,16 @@ pub fn families(spool: &Spool, stream: &StreamCounters) -> Vec<Family> {
             Kind::Counter,
             "petrel_spool_dropped_batches_total",
             "Batches that left the spool without the server having taken them, by reason.",
-            spool.dropped().iter().map(|((class, reason), batches)| {
-                (vec![("class", class.as_str()), ("reason", reason.as_str())], *batches as f64)
+            spool.dropped().iter().map(|((class, reason), dropped)| {
+                (vec![("class", class.as_str()), ("reason", reason.as_str())], dropped.batches as f64)
+            }),
+        ),
+        family(
+            Kind::Counter,
+            "petrel_spool_dropped_records_total",
+            "Samples, log lines and answers in those batches.",
+            spool.dropped().iter().map(|((class, reason), dropped)| {
+                (vec![("class", class.as_str()), ("reason", reason.as_str())], dropped.records as f64)
             }),
         ),
         by_class(Kind::Counter, "petrel_stream_delivered_batches_total", "Batches that the server took.", |class| {

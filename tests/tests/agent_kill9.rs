@@ -30,6 +30,8 @@ struct Pair {
     agent: Process,
     spool_budget: &'static str,
     kills: u64,
+    /// Further words in each line, which no compression makes small: 0 for short lines.
+    words: usize,
 }
 
 impl Pair {
@@ -37,7 +39,7 @@ impl Pair {
         File::create(dir.join("app.log")).expect("the test's folder is writable");
         let server = Server::start(dir, "");
         let agent = start_agent(dir, &server.url, spool_budget);
-        Pair { dir: dir.to_owned(), server, agent, spool_budget, kills: 0 }
+        Pair { dir: dir.to_owned(), server, agent, spool_budget, kills: 0, words: 0 }
     }
 
     /// One kill and the start of what was killed: of the server, of the agent, of the agent while the server is away, of both.
@@ -78,9 +80,9 @@ impl Pair {
 
     /// Runs `body` while lines are written to the log; returns how many were.
     fn under_load(&mut self, body: impl FnOnce(&mut Pair)) -> u64 {
-        let (on, log) = (AtomicBool::new(true), self.dir.join("app.log"));
+        let (on, log, words) = (AtomicBool::new(true), self.dir.join("app.log"), self.words);
         std::thread::scope(|scope| {
-            let lines = scope.spawn(|| write_lines(&log, &on));
+            let lines = scope.spawn(|| write_lines(&log, words, &on));
             body(self);
             on.store(false, Ordering::SeqCst);
             lines.join().expect("the writer does not panic")
@@ -121,6 +123,14 @@ impl Pair {
         ends.flat_map(piece).collect()
     }
 
+    /// What the agent has counted as dropped by its spool's budget, as its last round says: batches, or records.
+    fn dropped(&self, what: &str, class: &str) -> u64 {
+        let selector =
+            format!("petrel_spool_dropped_{what}_total{{instance=\"k9\",class=\"{class}\",reason=~\"budget|full\"}}");
+        let counted = self.server.query(&format!("sum({selector})"));
+        counted.first().map_or(0, |(_, counted)| *counted as u64)
+    }
+
     /// Stops the agent, and compares what is stored with what was written and spooled. Returns the rounds.
     fn assert_all_stored_once(mut self, lines: u64, since: i64) -> u64 {
         wait_for("all lines to be stored", DRAIN_DEADLINE, || self.stored_lines().len() as u64 >= lines);
@@ -156,15 +166,22 @@ fn start_agent(dir: &Path, url: &str, spool_budget: &str) -> Process {
 }
 
 /// Writes numbered lines until told to stop; returns how many.
-fn write_lines(path: &Path, on: &AtomicBool) -> u64 {
+fn write_lines(path: &Path, words: usize, on: &AtomicBool) -> u64 {
+    let mut dice = Dice::new(7, 0);
     let mut file = File::options().append(true).open(path).expect("the log is there");
     let mut number = 0;
     while on.load(Ordering::SeqCst) {
-        writeln!(file, "ERROR request {number} failed").expect("the disk has room");
+        let more: String = (0..words).map(|_| word(&mut dice)).collect();
+        writeln!(file, "ERROR request {number} failed{more}").expect("the disk has room");
         number += 1;
         std::thread::sleep(LINE_EVERY);
     }
     number
+}
+
+fn word(dice: &mut Dice) -> String {
+    let letters = (0..6).map(|_| char::from(b'a' + dice.below(26) as u8));
+    [' '].into_iter().chain(letters).collect()
 }
 
 fn now_ms() -> i64 {
@@ -207,4 +224,50 @@ fn while_the_server_is_away_nothing_is_lost() {
     });
     let rounds = pair.assert_all_stored_once(lines, since);
     println!("{outage:?} away: {lines} lines and {rounds} rounds, each stored once {:?} after", back.elapsed());
+}
+
+#[test]
+fn what_the_budget_drops_is_counted_through_kill_9() {
+    let (cycles, seed) = (setting("PETREL_AGENT_KILL9_DROP_CYCLES", 3), setting("PETREL_AGENT_KILL9_SEED", 4));
+    println!("{cycles} cycles, PETREL_AGENT_KILL9_SEED={seed}");
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let (since, begin) = (now_ms(), Instant::now());
+    let mut pair = Pair::start(dir.path(), "1MiB");
+    pair.words = 1_000;
+    let mut dice = Dice::new(seed, 1);
+    let lines = pair.under_load(|pair| {
+        for cycle in 1..=cycles {
+            // So long that a mebibyte of lines and samples is full, then a kill.
+            pair.server.kill();
+            std::thread::sleep(Duration::from_millis(3_500 + dice.below(1_500)));
+            pair.agent.kill();
+            pair.start_agent();
+            std::thread::sleep(Duration::from_millis(dice.below(1_500)));
+            pair.server.start_again();
+            pair.kill_one(&mut dice);
+            if cycle % 20 == 0 {
+                println!("{cycle} cycles, {:?}", begin.elapsed());
+            }
+        }
+    });
+    // The count comes with the samples: a round after the last line.
+    let account = |pair: &Pair| pair.stored_lines().len() as u64 + pair.dropped("records", "logs");
+    wait_for("all lines to be stored or counted", DRAIN_DEADLINE, || account(&pair) >= lines);
+    pair.agent.stop(Duration::from_secs(10));
+    let (stored, dropped) = (pair.stored_lines(), pair.dropped("records", "logs"));
+    assert!(stored.is_sorted_by(|a, b| a < b), "a line is stored twice");
+    assert!(dropped > 0, "the budget was met");
+    assert_eq!(stored.len() as u64 + dropped, lines, "each line is stored or counted as dropped, once");
+    let (rounds, times) = (pair.rounds_acknowledged(), pair.times(SERIES[0], since).len() as u64);
+    // Samples that came when the budget was full of log lines have no number.
+    let dropped_rounds = pair.dropped("batches", "metrics");
+    assert!(
+        times + dropped_rounds >= rounds,
+        "{times} rounds stored and {dropped_rounds} dropped of {rounds} and more"
+    );
+    println!(
+        "{cycles} times: {} of {lines} lines stored, {dropped} dropped; {times} rounds stored, {dropped_rounds} dropped; {:?}",
+        stored.len(),
+        begin.elapsed()
+    );
 }

@@ -4,6 +4,7 @@
 //! docs/formats/spool.md specifies the files. All calls block on disk: use [`SharedSpool`] from async code.
 
 mod disk;
+mod dropped;
 mod queue;
 mod segment;
 mod shared;
@@ -16,9 +17,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use petrel_models::Timestamp;
+use tracing::{info, warn};
 
 use crate::stream::protocol::Class;
 use disk::{Disk, Folder, Mode, read_all};
+pub use dropped::Dropped;
+use dropped::{Episode, News};
 use queue::{Front, Queue};
 pub use shared::{Owned, SharedSpool};
 
@@ -38,7 +42,9 @@ pub struct Spool {
     budget_bytes: u64,
     segment_bytes_max: u64,
     queues: [Queue; 3],
-    dropped: BTreeMap<(Class, DropReason), u64>,
+    /// Since the start, but for what the budget dropped: that is with the queues.
+    dropped: BTreeMap<(Class, DropReason), Dropped>,
+    episode: Episode,
     /// Held for as long as the spool is open.
     _lock: Option<File>,
 }
@@ -72,8 +78,10 @@ pub struct Batch {
 /// Why a batch left without the server having taken it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The disk budget was met.
+    /// It was among the oldest when the disk budget was met.
     Budget,
+    /// It came when the disk budget was full of what must not go for it.
+    Full,
     /// It could not be written: disk full or failing.
     Disk,
     /// What was read back is not what was written.
@@ -121,6 +129,7 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::Budget => "budget",
+            DropReason::Full => "full",
             DropReason::Disk => "disk",
             DropReason::Damaged => "damaged",
             DropReason::Refused => "refused",
@@ -148,17 +157,21 @@ impl Spool {
 
     fn open_on(disk: &Arc<dyn Disk>, budget_bytes: u64, epoch_at_birth: &str) -> io::Result<Spool> {
         let epoch = read_or_write_epoch(&**disk, epoch_at_birth)?;
+        // A file that an earlier process renamed is found, and may yet be gone after a power failure: what it replaces, and carries on
+        // the numbers of, may not be unlinked before.
+        disk.sync_names()?;
         let mut dropped = BTreeMap::new();
         let mut open = |class| -> io::Result<Queue> {
             let (queue, lost) = Queue::open(Arc::clone(disk), class)?;
             if lost > 0 {
-                dropped.insert((class, DropReason::Damaged), lost);
+                dropped.insert((class, DropReason::Damaged), Dropped { batches: lost, records: 0 });
             }
             Ok(queue)
         };
         let queues = [open(Class::Answers)?, open(Class::Logs)?, open(Class::Metrics)?];
         let segment_bytes_max = (budget_bytes / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-        Ok(Spool { epoch, budget_bytes, segment_bytes_max, queues, dropped, _lock: None })
+        let episode = Episode::new(by_budget(&queues));
+        Ok(Spool { epoch, budget_bytes, segment_bytes_max, queues, dropped, episode, _lock: None })
     }
 
     /// Random number of this spool, in lower-case hexadecimal; the header `Petrel-Epoch`.
@@ -173,12 +186,16 @@ impl Spool {
     /// The batch was not kept.
     pub fn append(&mut self, class: Class, frozen: &Frozen<'_>, now: Timestamp) -> Result<u64, AppendError> {
         // The state may be written twice: with the batch, and in the header of a segment that it starts.
-        self.make_room(class, FRAMES_BYTES + frozen.body.len() as u64 + 2 * frozen.state.len() as u64)?;
+        let bytes = FRAMES_BYTES + frozen.body.len() as u64 + 2 * frozen.state.len() as u64;
+        let room = self.make_room(class, bytes, frozen.records);
+        self.tell();
         let segment_bytes_max = self.segment_bytes_max;
-        self.queue(class).append(frozen, now, segment_bytes_max).map_err(|error| {
-            self.count(class, DropReason::Disk, 1);
-            AppendError::Io(error)
-        })
+        let kept =
+            room.and_then(|()| self.queue(class).append(frozen, now, segment_bytes_max).map_err(AppendError::Io));
+        if matches!(kept, Err(AppendError::Io(_))) {
+            self.count(class, DropReason::Disk, Dropped::one(frozen.records));
+        }
+        kept
     }
 
     /// The oldest batch of a class that is not acknowledged. Damaged ones are skipped and counted.
@@ -190,7 +207,7 @@ impl Spool {
             match self.queue(class).front()? {
                 Front::Batch(batch) => return Ok(Some(batch)),
                 Front::Empty => return Ok(None),
-                Front::Damaged => self.count(class, DropReason::Damaged, 1),
+                Front::Damaged(dropped) => self.count(class, DropReason::Damaged, dropped),
             }
         }
     }
@@ -201,7 +218,9 @@ impl Spool {
     /// The note of it cannot be written; after a restart the batches are sent again and the server ignores them.
     pub fn acknowledge(&mut self, class: Class, seq: u64) -> io::Result<()> {
         let segment_bytes_max = self.segment_bytes_max;
-        self.queue(class).acknowledge(seq, segment_bytes_max)
+        let noted = self.queue(class).acknowledge(seq, segment_bytes_max);
+        self.tell();
+        noted
     }
 
     /// The server refused the oldest batch for good: forget it and count it.
@@ -209,7 +228,8 @@ impl Spool {
     /// # Errors
     /// As [`Spool::acknowledge`].
     pub fn refuse(&mut self, class: Class, seq: u64) -> io::Result<()> {
-        self.count(class, DropReason::Refused, 1);
+        let records = self.queue(class).front_records();
+        self.count(class, DropReason::Refused, Dropped::one(records));
         self.acknowledge(class, seq)
     }
 
@@ -233,53 +253,62 @@ impl Spool {
         self.queues.iter().map(Queue::bytes).sum()
     }
 
-    /// Batches that left without the server having taken them, since the start.
-    pub fn dropped(&self) -> &BTreeMap<(Class, DropReason), u64> {
-        &self.dropped
+    /// What left without the server having taken it: for the budget since the spool was born, else since the start.
+    pub fn dropped(&self) -> BTreeMap<(Class, DropReason), Dropped> {
+        let mut all = self.dropped.clone();
+        for class in Class::ALL {
+            let (oldest, newest) = self.queues[index(class)].dropped();
+            for (reason, dropped) in [(DropReason::Budget, oldest), (DropReason::Full, newest)] {
+                if dropped.batches > 0 {
+                    all.insert((class, reason), dropped);
+                }
+            }
+        }
+        all
     }
 
-    fn make_room(&mut self, class: Class, bytes: u64) -> Result<(), AppendError> {
+    fn make_room(&mut self, class: Class, bytes: u64, records: u32) -> Result<(), AppendError> {
         // Answers are bounded by their number and always find room.
         if class == Class::Answers {
             return Ok(());
         }
-        if bytes > self.budget_bytes || bytes > segment::FRAME_BYTES_MAX as u64 {
-            return self.refuse_full(class);
-        }
-        while self.bytes() + bytes > self.budget_bytes {
-            let mut dropped = 0;
-            // Logs may push out metrics; metrics never push out logs.
-            let victims: &[Class] =
-                if class == Class::Logs { &[Class::Metrics, Class::Logs] } else { &[Class::Metrics] };
+        // Logs may push out metrics; metrics never push out logs.
+        let victims: &[Class] = if class == Class::Logs { &[Class::Metrics, Class::Logs] } else { &[Class::Metrics] };
+        let mut fits = bytes <= self.budget_bytes && bytes <= segment::FRAME_BYTES_MAX as u64;
+        while fits && self.bytes() + bytes > self.budget_bytes {
+            fits = false;
             for victim in victims {
-                match self.queue(*victim).drop_oldest_segment() {
-                    Ok(batches) => dropped = batches,
-                    Err(error) => {
-                        self.count(class, DropReason::Disk, 1);
-                        return Err(AppendError::Io(error));
-                    }
-                }
-                self.count(*victim, DropReason::Budget, dropped);
-                if dropped > 0 {
+                let dropped = self.queue(*victim).drop_oldest_segment().map_err(AppendError::Io)?;
+                fits = dropped.batches > 0;
+                if fits {
                     break;
                 }
             }
-            if dropped == 0 {
-                return self.refuse_full(class);
-            }
+        }
+        if !fits {
+            self.queue(class).refuse(records);
+            return Err(AppendError::Full { budget_bytes: self.budget_bytes });
         }
         Ok(())
     }
 
-    fn refuse_full(&mut self, class: Class) -> Result<(), AppendError> {
-        self.count(class, DropReason::Budget, 1);
-        Err(AppendError::Full { budget_bytes: self.budget_bytes })
+    /// Says that the budget begins or ends to drop.
+    fn tell(&mut self) {
+        let has_room = self.bytes() <= self.budget_bytes / 4 * 3;
+        match self.episode.step(by_budget(&self.queues), has_room) {
+            Some(News::Begins) => warn!(
+                budget_bytes = self.budget_bytes,
+                "spool budget is met: the oldest samples go, then the oldest log lines"
+            ),
+            Some(News::Ends(Dropped { batches, records })) => {
+                info!(batches, records, "spool has room again; so much was dropped");
+            }
+            None => {}
+        }
     }
 
-    fn count(&mut self, class: Class, reason: DropReason, batches: u64) {
-        if batches > 0 {
-            *self.dropped.entry((class, reason)).or_default() += batches;
-        }
+    fn count(&mut self, class: Class, reason: DropReason, dropped: Dropped) {
+        self.dropped.entry((class, reason)).or_default().add(dropped);
     }
 
     fn queue(&mut self, class: Class) -> &mut Queue {
@@ -293,6 +322,16 @@ fn index(class: Class) -> usize {
         Class::Logs => 1,
         Class::Metrics => 2,
     }
+}
+
+/// All that the budget dropped.
+fn by_budget(queues: &[Queue]) -> Dropped {
+    let mut total = Dropped::default();
+    for (oldest, newest) in queues.iter().map(Queue::dropped) {
+        total.add(oldest);
+        total.add(newest);
+    }
+    total
 }
 
 /// The epoch stands before the first batch does: written beside, synced, then renamed.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use petrel_models::Timestamp;
 
 use super::disk::{Disk, DiskFile, Mode, read_all};
+use super::dropped::{Dropped, Note};
 use super::segment::{BatchFrame, Header, read_batch, read_header};
 use super::{Batch, Frozen};
 use crate::stream::protocol::Class;
@@ -26,6 +27,7 @@ pub(super) struct Queue {
     writer_broken: bool,
     next_seq: u64,
     acknowledged: u64,
+    dropped: Note,
     state: Vec<u8>,
 }
 
@@ -42,6 +44,7 @@ struct Place {
     seq: u64,
     offset: u64,
     length: u32,
+    records: u32,
 }
 
 /// What reading the oldest batch gave.
@@ -49,15 +52,16 @@ pub(super) enum Front {
     Empty,
     Batch(Batch),
     /// Its bytes are no longer what was written; it was taken out.
-    Damaged,
+    Damaged(Dropped),
 }
 
 impl Queue {
     /// Opens the class's files, creates the first one, cuts off a torn tail. Returns also how many batches are lost because
     /// files were damaged.
     pub(super) fn open(disk: Arc<dyn Disk>, class: Class) -> io::Result<(Queue, u64)> {
-        let acknowledged = read_acknowledged(&*disk, class)?;
+        let (acknowledged, dropped) = (read_acknowledged(&*disk, class)?, Note::read(&*disk, class)?);
         let (mut segments, mut next_seq, mut state, mut lost) = (VecDeque::new(), 1, Vec::new(), 0);
+        let mut last = Vec::new();
         for name in segment_names(&*disk, class)? {
             let bytes = read_all(&*disk, &name)?;
             let Some((header, header_end)) = read_header(&bytes).filter(|(header, _)| header.class == class) else {
@@ -66,7 +70,7 @@ impl Queue {
                 continue;
             };
             if !segments.is_empty() {
-                lost += header.first_seq.saturating_sub(next_seq.max(acknowledged + 1));
+                lost += dropped.others(next_seq.max(acknowledged + 1), header.first_seq);
             }
             // A segment ends where the next one begins: what is behind that is a batch whose write failed, which was told so.
             cut_off(&mut segments, header.first_seq);
@@ -79,26 +83,32 @@ impl Queue {
                 }
                 next_seq = batch.seq + 1;
                 state = batch.state.to_vec();
-                if batch.seq > acknowledged {
-                    let length = length as u32;
-                    segment.pending.push_back(Place { seq: batch.seq, offset: segment.bytes, length });
+                if batch.seq > acknowledged && !dropped.has(batch.seq) {
+                    let (length, records) = (length as u32, batch.records);
+                    segment.pending.push_back(Place { seq: batch.seq, offset: segment.bytes, length, records });
                 }
                 segment.bytes += length as u64;
             }
+            last = bytes;
+            last.truncate(if segment.bytes > header_end as u64 { segment.bytes as usize } else { 0 });
             segments.push_back(segment);
         }
-        next_seq = next_seq.max(acknowledged + 1);
+        next_seq = next_seq.max(acknowledged + 1).max(dropped.last + 1);
         if segments.is_empty() {
             segments.push_back(create_segment(&*disk, &Header { class, first_seq: next_seq, state: state.clone() })?);
         }
-        let name = segments.back().map(|segment| segment.name.clone());
+        let name = segments.back().map(|segment: &Segment| segment.name.clone());
         let name = name.ok_or_else(|| io::Error::other("a class has at least one segment"))?;
+        // What an earlier process wrote last may be shown and yet not be on disk: it was killed before the sync, or that failed. Sent now
+        // and gone after a power failure, its number would be given again, and the server would ignore what has it then.
+        if !last.is_empty() {
+            write_whole(&*disk, class, &name, &last)?;
+        }
         let writer = disk.open(&name, Mode::Write)?;
-        // Nothing is written behind what an earlier process left: where its sync failed, what is shown now may be gone after a power
-        // failure, and everything behind it with it.
-        let writer_broken = true;
-        let mut queue = Queue { disk, class, segments, writer, writer_broken, next_seq, acknowledged, state };
-        queue.unlink_acknowledged();
+        let writer_broken = false;
+        let mut queue = Queue { disk, class, segments, writer, writer_broken, next_seq, acknowledged, dropped, state };
+        // Tried again with each acknowledgement.
+        let _ = queue.unlink_empty();
         Ok((queue, lost))
     }
 
@@ -123,7 +133,7 @@ impl Queue {
         }
         let last = self.last_mut();
         last.bytes += frame.len() as u64;
-        last.pending.push_back(Place { seq, offset, length: frame.len() as u32 });
+        last.pending.push_back(Place { seq, offset, length: frame.len() as u32, records });
         state.clone_into(&mut self.state);
         Ok(seq)
     }
@@ -146,7 +156,7 @@ impl Queue {
             })),
             _ => {
                 segment.pending.pop_front();
-                Ok(Front::Damaged)
+                Ok(Front::Damaged(Dropped::one(place.records)))
             }
         }
     }
@@ -167,22 +177,50 @@ impl Queue {
         if self.pending() == 0 && self.last().bytes >= segment_bytes_max / 4 {
             self.rotate()?;
         }
-        self.unlink_acknowledged();
+        let _ = self.unlink_empty();
         written
     }
 
-    /// Takes out the oldest segment with all its batches; returns how many were not acknowledged. Zero: nothing is left.
-    pub(super) fn drop_oldest_segment(&mut self) -> io::Result<u64> {
-        self.unlink_acknowledged();
-        if self.pending() == 0 {
-            return Ok(0);
-        }
-        if self.segments.len() == 1 {
+    /// What is in the oldest batch.
+    pub(super) fn front_records(&self) -> u32 {
+        let mut waiting = self.segments.iter().filter_map(|segment| segment.pending.front());
+        waiting.next().map_or(0, |place| place.records)
+    }
+
+    /// Takes out the oldest segment that may go; returns what was in it. Nothing: all that is left must stay. The segment of the
+    /// oldest batch stays: the server may have that one and its answer be lost, and then it would be stored and counted as dropped.
+    pub(super) fn drop_oldest_segment(&mut self) -> io::Result<Dropped> {
+        // A disk that unlinks nothing makes no room, whatever goes.
+        self.unlink_empty()?;
+        let mut waiting = (0..self.segments.len()).filter(|at| !self.segments[*at].pending.is_empty());
+        let Some(at) = waiting.nth(1) else { return Ok(Dropped::default()) };
+        if at + 1 == self.segments.len() {
             self.rotate()?;
         }
-        let Some(oldest) = self.segments.pop_front() else { return Ok(0) };
-        self.disk.remove(&oldest.name)?;
-        Ok(oldest.pending.len() as u64)
+        let mut dropped = Dropped::default();
+        let pending = std::mem::take(&mut self.segments[at].pending);
+        for place in &pending {
+            dropped.add(Dropped::one(place.records));
+        }
+        if let (Some(first), Some(last)) = (pending.front(), pending.back()) {
+            self.dropped.drop_run(first.seq, last.seq, dropped);
+        }
+        // Noted first: a crash in between finds a file whose batches are counted already. Where the disk takes no note, the count
+        // is right until the next start.
+        let _ = self.dropped.write(&*self.disk, self.class);
+        let _ = self.unlink_empty();
+        Ok(dropped)
+    }
+
+    /// Counts a batch for which no room could be made.
+    pub(super) fn refuse(&mut self, records: u32) {
+        self.dropped.newest.add(Dropped::one(records));
+        let _ = self.dropped.write(&*self.disk, self.class);
+    }
+
+    /// What the budget took out, and what it kept out.
+    pub(super) fn dropped(&self) -> (Dropped, Dropped) {
+        (self.dropped.oldest, self.dropped.newest)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -195,6 +233,16 @@ impl Queue {
 
     pub(super) fn state(&self) -> &[u8] {
         &self.state
+    }
+
+    #[cfg(test)]
+    pub(super) fn pending_numbers(&self) -> Vec<u64> {
+        self.segments.iter().flat_map(|segment| &segment.pending).map(|place| place.seq).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> Vec<String> {
+        self.segments.iter().map(|segment| segment.name.clone()).collect()
     }
 
     fn last(&self) -> &Segment {
@@ -223,13 +271,24 @@ impl Queue {
         Ok(())
     }
 
-    /// Unlinks the oldest segments while all their batches are acknowledged, but never the last one.
-    fn unlink_acknowledged(&mut self) {
-        while self.segments.len() > 1 && self.segments[0].pending.is_empty() {
-            // One that cannot be removed now is found empty and removed at the next start.
-            let _ = self.disk.remove(&self.segments[0].name);
-            self.segments.pop_front();
-        }
+    /// Unlinks segments of which no batch waits, but never the last one. One that cannot be removed now is tried again with the next
+    /// call, and its bytes count until then.
+    fn unlink_empty(&mut self) -> io::Result<()> {
+        let (disk, mut rest, mut done) = (&self.disk, self.segments.len(), Ok(()));
+        self.segments.retain(|segment| {
+            rest -= 1;
+            if rest == 0 || !segment.pending.is_empty() {
+                return true;
+            }
+            match disk.remove(&segment.name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    done = Err(error);
+                    true
+                }
+                _ => false,
+            }
+        });
+        done
     }
 }
 
@@ -255,17 +314,21 @@ fn segment_names(disk: &dyn Disk, class: Class) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Written beside, synced, then renamed: a file of this name is whole from its birth, and one that it replaces goes at once.
 fn create_segment(disk: &dyn Disk, header: &Header) -> io::Result<Segment> {
     let name = segment_name(header.class, header.first_seq);
-    let fresh = format!("{}.fresh", header.class.as_str());
     let bytes = header.encode();
-    let file = disk.open(&fresh, Mode::Fresh)?;
-    file.write_at(&bytes, 0)?;
-    file.sync()?;
-    disk.rename(&fresh, &name)?;
-    disk.sync_names()?;
+    write_whole(disk, header.class, &name, &bytes)?;
     Ok(Segment { name, bytes: bytes.len() as u64, pending: VecDeque::new() })
+}
+
+/// Written beside, synced, then renamed: a file of this name is whole from its birth, and one that it replaces goes at once.
+fn write_whole(disk: &dyn Disk, class: Class, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let fresh = format!("{}.fresh", class.as_str());
+    let file = disk.open(&fresh, Mode::Fresh)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&fresh, name)?;
+    disk.sync_names()
 }
 
 fn acknowledged_name(class: Class) -> String {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 
@@ -21,6 +23,11 @@ fn waiting(spool: &mut Spool, class: Class) -> Vec<(u64, Vec<u8>)> {
         spool.acknowledge(class, batch.seq).unwrap();
     }
     out
+}
+
+/// The numbers of all that waits.
+fn numbers(spool: &Spool, class: Class) -> Vec<u64> {
+    spool.queues[index(class)].pending_numbers()
 }
 
 #[test]
@@ -53,15 +60,19 @@ fn the_budget_drops_oldest_metrics_then_logs_and_never_answers() {
     }
     assert!(spool.bytes() <= 1 << 16, "{}", spool.bytes());
     spool.append(Class::Answers, &frozen(b"answer"), 1).unwrap();
-    let dropped_metrics = spool.dropped()[&(Class::Metrics, DropReason::Budget)];
-    assert_eq!(dropped_metrics + spool.pending(Class::Metrics), 100);
-    assert_eq!(spool.front(Class::Metrics).unwrap().unwrap().seq, dropped_metrics + 1, "oldest first");
+    let Dropped { batches, records } = spool.dropped()[&(Class::Metrics, DropReason::Budget)];
+    assert_eq!((batches + spool.pending(Class::Metrics), records), (100, batches));
+    let kept = numbers(&spool, Class::Metrics);
+    let first = kept.iter().zip(1..).take_while(|(seq, n)| **seq == *n).count();
+    assert!((1..=4).contains(&first), "the segment of the oldest, which may be on its way, stays: {kept:?}");
+    assert_eq!(kept[first..], *(kept[first]..=100).collect::<Vec<u64>>(), "then the oldest go first");
     for _ in 0..100 {
         spool.append(Class::Logs, &frozen(&body), 1).unwrap();
     }
-    assert_eq!(spool.pending(Class::Metrics), 0);
-    assert!(spool.dropped()[&(Class::Logs, DropReason::Budget)] > 0);
+    assert_eq!(spool.pending(Class::Metrics), first as u64);
+    assert!(spool.dropped()[&(Class::Logs, DropReason::Budget)].batches > 0);
     assert!(matches!(spool.append(Class::Metrics, &frozen(&body), 1), Err(AppendError::Full { .. })));
+    assert_eq!(spool.dropped()[&(Class::Metrics, DropReason::Full)], Dropped { batches: 1, records: 1 });
     assert_eq!(waiting(&mut spool, Class::Answers), vec![(1, b"answer".to_vec())]);
 }
 
@@ -86,7 +97,7 @@ fn a_batch_that_rotted_is_skipped_and_counted() {
     bytes[at] = b'x';
     fs::write(&path, bytes).unwrap();
     assert_eq!(spool.front(Class::Metrics).unwrap().unwrap().seq, 2);
-    assert_eq!(spool.dropped()[&(Class::Metrics, DropReason::Damaged)], 1);
+    assert_eq!(spool.dropped()[&(Class::Metrics, DropReason::Damaged)], Dropped { batches: 1, records: 1 });
 }
 
 /// One thing that happens to a spool.
@@ -200,5 +211,58 @@ proptest! {
             let expected: Vec<_> = models[index(class)].waiting.iter().cloned().collect();
             prop_assert_eq!(waiting(&mut spool, class), expected);
         }
+    }
+}
+
+/// An agent that is killed again and again, a server whose answers are lost, and a budget that is too small: each batch is stored once or
+/// counted once.
+#[test]
+fn what_the_budget_drops_is_counted_once_through_kills_and_lost_answers() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let dir = tempfile::tempdir().unwrap();
+    let (mut produced, mut refused, mut mark, mut stored) = ([0u64; 3], [0u64; 3], [0u64; 3], [0u64; 3]);
+    for _ in 0..120 {
+        let mut spool = Spool::open(dir.path(), 1 << 16, EPOCH).unwrap();
+        for _ in 0..rng.gen_range(1..60) {
+            let class = [Class::Logs, Class::Metrics][rng.gen_range(0..2)];
+            let at = index(class);
+            if rng.gen_bool(0.75) {
+                let body = vec![3; rng.gen_range(0..5_000)];
+                produced[at] += 2;
+                match spool.append(class, &Frozen { records: 2, state: b"s", body: &body }, 1) {
+                    Ok(_) => {}
+                    Err(AppendError::Full { .. }) => refused[at] += 2,
+                    Err(error) => panic!("{error}"),
+                }
+                assert!(spool.bytes() <= 1 << 16, "{}", spool.bytes());
+            } else if let Some(batch) = spool.front(class).unwrap() {
+                if batch.seq > mark[at] {
+                    (mark[at], stored[at]) = (batch.seq, stored[at] + 2);
+                }
+                if rng.gen_bool(0.5) {
+                    spool.acknowledge(class, batch.seq).unwrap();
+                }
+            }
+        }
+        // The note is written, and the file stays: what a kill between the two leaves.
+        if rng.gen_bool(0.3) {
+            let kept = spool.queues[index(Class::Metrics)].names();
+            let copies: Vec<_> =
+                kept.iter().map(|name| (name.clone(), fs::read(dir.path().join(name)).unwrap())).collect();
+            let _ = spool.queues[index(Class::Metrics)].drop_oldest_segment().unwrap();
+            for (name, bytes) in copies {
+                fs::write(dir.path().join(name), bytes).unwrap();
+            }
+        }
+    }
+    let mut spool = Spool::open(dir.path(), 1 << 16, EPOCH).unwrap();
+    for class in [Class::Logs, Class::Metrics] {
+        let at = index(class);
+        stored[at] += waiting(&mut spool, class).iter().filter(|(seq, _)| *seq > mark[at]).count() as u64 * 2;
+        let dropped = |reason| spool.dropped().get(&(class, reason)).map_or(0, |dropped| dropped.records);
+        assert!(dropped(DropReason::Budget) > 100, "the budget was met");
+        assert_eq!(dropped(DropReason::Full), refused[at]);
+        assert_eq!(stored[at] + dropped(DropReason::Budget) + refused[at], produced[at], "{class:?}");
+        assert_eq!(dropped(DropReason::Damaged), 0);
     }
 }
