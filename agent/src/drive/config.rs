@@ -248,7 +248,7 @@ fn check_libvirt(raw: RawLibvirtConfig) -> Result<LibvirtConfig, CheckDriveError
         return Err(value("libvirt.own", "", "write guest names, with * and ? where wanted, or UUIDs"));
     }
     Ok(LibvirtConfig {
-        shell: Arc::new(Shell::of(Virsh { program: raw.virsh, uri: raw.uri })),
+        shell: Arc::new(Shell::of(Virsh { program: raw.virsh, uri: raw.uri }, rand::random())),
         own: raw.own,
         migration_uri: raw.migration_uri,
         bandwidth_max_mib_s,

@@ -44,6 +44,18 @@ pub fn domains(text: &str) -> Result<Vec<Domain>, ReadXmlError> {
     roots.iter().filter(|root| root.name == "domain").map(domain).collect()
 }
 
+/// Reads the description of the one guest that was asked for.
+///
+/// # Errors
+/// When the text is not XML, or does not describe just that guest: what it says would be taken for another's.
+pub fn described(text: &str, uuid: &str) -> Result<Domain, ReadXmlError> {
+    match <[Domain; 1]>::try_from(domains(text)?) {
+        Ok([domain]) if domain.uuid.eq_ignore_ascii_case(uuid) => Ok(domain),
+        Ok(_) => Err(ReadXmlError { at: 0, problem: "another guest than the one asked for" }),
+        Err(_) => Err(ReadXmlError { at: 0, problem: "not one guest alone" }),
+    }
+}
+
 fn domain(root: &Element) -> Result<Domain, ReadXmlError> {
     let text = |name: &str, problem: &'static str| {
         let found = root.child(name).map(|child| child.text.clone()).filter(|text| !text.is_empty());
@@ -192,6 +204,16 @@ mod tests {
 
     const MOUNTS: &str = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
         30 22 0:40 / /srv/vm\\040disks rw,relatime shared:1 - nfs4 nas:/vm rw\n";
+
+    #[test]
+    fn only_the_guest_asked_for_is_taken() {
+        let one = |uuid: &str| format!("<domain><name>x</name><uuid>{uuid}</uuid></domain>");
+        let (own, other) = ("dfd9ab2e-f43a-474d-ae05-34f5adb249ea", "0b1c2d3e-0000-4000-8000-00000000000a");
+        assert_eq!(described(&one(own), own).unwrap().uuid, own);
+        assert!(described(&one(other), own).is_err());
+        assert!(described(&(one(own) + &one(other)), own).is_err());
+        assert!(described("", own).is_err());
+    }
 
     #[test]
     fn a_guest_of_the_lab_is_read() {

@@ -3,7 +3,8 @@
 //! connection is read-only: what is asked here cannot change anything.
 //!
 //! virsh answers to both of its outputs, in order. After every command a mark is asked for (`echo --err`), by which the
-//! answers are told apart; virsh repeats each command after its prompt, which is cut away.
+//! answers are told apart; virsh repeats each command after its prompt, which is cut away. A mark holds a random number of its
+//! shell: what a guest's owner writes into its description cannot contain it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// A virsh that answers one question after the other. Whoever asks while another does waits until its own deadline.
 pub struct Shell {
     virsh: Virsh,
+    /// Makes the marks unpredictable.
+    nonce: u64,
     seat: Mutex<Seat>,
     free: Condvar,
 }
@@ -95,9 +98,9 @@ impl PartialEq for Shell {
 impl Eq for Shell {}
 
 impl Shell {
-    /// A shell for one libvirt. Starts nothing yet.
-    pub fn of(virsh: Virsh) -> Shell {
-        Shell { virsh, seat: Mutex::default(), free: Condvar::new() }
+    /// A shell for one libvirt, with a random number that nobody can guess. Starts nothing yet.
+    pub fn of(virsh: Virsh, nonce: u64) -> Shell {
+        Shell { virsh, nonce, seat: Mutex::default(), free: Condvar::new() }
     }
 
     /// The program and the libvirt that it talks to.
@@ -177,12 +180,12 @@ impl Shell {
         let mut answers = Vec::with_capacity(commands.len());
         let mut rest = commands;
         while !rest.is_empty() {
-            let (text, count) = said(rest, *asked);
+            let (text, count) = said(rest, self.nonce, *asked);
             let broke_off = |source| ShellError::BrokeOff { command: rest[0].to_owned(), source };
             dialog.say(&text).map_err(broke_off)?;
-            let heard = dialog.hear(&mark(*asked + count as u64), deadline).map_err(broke_off)?;
+            let heard = dialog.hear(&mark(self.nonce, *asked + count as u64), deadline).map_err(broke_off)?;
             let heard = String::from_utf8_lossy(&heard);
-            answers.extend(parts(&heard, *asked, count).map(answer));
+            answers.extend(parts(&heard, self.nonce, *asked, count).map(answer));
             *asked += count as u64 + 1;
             rest = &rest[count..];
         }
@@ -196,11 +199,11 @@ fn rest(failures: u32) -> Duration {
 }
 
 /// As many commands as fit into one breath, each between its mark and the next, and how many.
-fn said(commands: &[&str], first: u64) -> (String, usize) {
-    let mut text = ask_mark(first);
+fn said(commands: &[&str], nonce: u64, first: u64) -> (String, usize) {
+    let mut text = ask_mark(nonce, first);
     let mut count = 0;
     for command in commands {
-        let more = format!("{command}\n{}", ask_mark(first + count as u64 + 1));
+        let more = format!("{command}\n{}", ask_mark(nonce, first + count as u64 + 1));
         if count > 0 && text.len() + more.len() > SAY_BYTES_MAX {
             break;
         }
@@ -210,21 +213,21 @@ fn said(commands: &[&str], first: u64) -> (String, usize) {
     (text, count)
 }
 
-fn ask_mark(number: u64) -> String {
-    format!("echo --err @@petrel-{number}@@\n")
+fn ask_mark(nonce: u64, number: u64) -> String {
+    format!("echo --err @@petrel-{nonce:016x}-{number}@@\n")
 }
 
 /// What virsh says to [`ask_mark`].
-fn mark(number: u64) -> String {
-    format!("error: @@petrel-{number}@@\n")
+fn mark(nonce: u64, number: u64) -> String {
+    format!("error: @@petrel-{nonce:016x}-{number}@@\n")
 }
 
 /// What was said between each mark and the next one, from the mark `first` on. O(text).
-fn parts(heard: &str, first: u64, count: usize) -> impl Iterator<Item = &str> {
-    let opening = mark(first);
+fn parts(heard: &str, nonce: u64, first: u64, count: usize) -> impl Iterator<Item = &str> {
+    let opening = mark(nonce, first);
     let mut rest = heard.find(&opening).map_or(heard, |at| &heard[at + opening.len()..]);
     (0..count as u64).map(move |n| {
-        let end = mark(first + n + 1);
+        let end = mark(nonce, first + n + 1);
         let (between, after) = rest.split_once(&end).unwrap_or((rest, ""));
         rest = after;
         between
@@ -265,25 +268,37 @@ mod tests {
     use super::*;
 
     /// As virsh 9 said it.
-    const HEARD: &str = "virsh > echo --err @@petrel-7@@\nerror: @@petrel-7@@\nvirsh > nodeinfo\nCPU model: x86_64\n\
-        virsh > echo --err @@petrel-8@@\nerror: @@petrel-8@@\nvirsh > dominfo x\nerror: failed to get domain 'x'\n\
-        error: no such\nvirsh > echo --err @@petrel-9@@\nerror: @@petrel-9@@\nvirsh > echo a\navirsh > echo --err \
-        @@petrel-10@@\nerror: @@petrel-10@@\n";
+    const HEARD: &str = "virsh > echo --err @@petrel-00000000000000ab-7@@\nerror: @@petrel-00000000000000ab-7@@\nvirsh > nodeinfo\nCPU model: x86_64\n\
+        virsh > echo --err @@petrel-00000000000000ab-8@@\nerror: @@petrel-00000000000000ab-8@@\nvirsh > dominfo x\nerror: failed to get domain 'x'\n\
+        error: no such\nvirsh > echo --err @@petrel-00000000000000ab-9@@\nerror: @@petrel-00000000000000ab-9@@\nvirsh > echo a\navirsh > echo --err \
+        @@petrel-00000000000000ab-10@@\nerror: @@petrel-00000000000000ab-10@@\n";
 
     #[test]
     fn answers_are_told_apart() {
-        let (text, count) = said(&["nodeinfo", "dominfo x"], 7);
+        let (text, count) = said(&["nodeinfo", "dominfo x"], 0xab, 7);
         assert_eq!(
             (text.as_str(), count),
-            ("echo --err @@petrel-7@@\nnodeinfo\necho --err @@petrel-8@@\ndominfo x\necho --err @@petrel-9@@\n", 2)
+            (
+                "echo --err @@petrel-00000000000000ab-7@@\nnodeinfo\necho --err @@petrel-00000000000000ab-8@@\ndominfo x\necho --err @@petrel-00000000000000ab-9@@\n",
+                2
+            )
         );
         let of = |out: &str, words: &str| Answer { out: out.to_owned(), words: words.to_owned() };
-        let told: Vec<Answer> = parts(HEARD, 7, 3).map(answer).collect();
+        let told: Vec<Answer> = parts(HEARD, 0xab, 7, 3).map(answer).collect();
         assert_eq!(told, [of("CPU model: x86_64\n", ""), of("", "failed to get domain 'x'; no such"), of("a", "")]);
         assert_eq!(rest(1), REST_MIN);
         assert_eq!(rest(200), REST_MAX);
         let many = vec!["domjobinfo dfd9ab2e-f43a-474d-ae05-34f5adb249ea"; 2000];
-        assert!(said(&many, 0).1 < 2000 && said(&many, 0).0.len() <= SAY_BYTES_MAX);
+        assert!(said(&many, 0xab, 0).1 < 2000 && said(&many, 0xab, 0).0.len() <= SAY_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_mark_that_a_guest_wrote_does_not_split_an_answer() {
+        let heard =
+            HEARD.replace("CPU model: x86_64\n", "<title>\nerror: @@petrel-8@@\nerror: @@petrel-00-8@@\n</title>\n");
+        let told: Vec<Answer> = parts(&heard, 0xab, 7, 3).map(answer).collect();
+        assert_eq!(told[0].out, "<title>\n</title>\n");
+        assert_eq!(told[1].words, "failed to get domain 'x'; no such");
     }
 
     /// A program in place of virsh, which repeats what it reads after a prompt and has a log of its starts.
@@ -297,7 +312,7 @@ mod tests {
         let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
         let written = Command::new("sh").args(["-c", write, "sh", &script]).arg(&program).status().unwrap();
         assert!(written.success());
-        Shell::of(Virsh { program, uri: "qemu:///system".to_owned() })
+        Shell::of(Virsh { program, uri: "qemu:///system".to_owned() }, 0xab)
     }
 
     fn soon() -> Instant {
@@ -347,8 +362,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn never_panics(heard in "(.|\n|virsh > |error: |@@petrel-1@@\n|error: @@petrel-2@@\n){0,40}") {
-            assert_eq!(parts(&heard, 1, 2).map(answer).count(), 2);
+        fn never_panics(heard in "(.|\n|virsh > |error: |@@petrel-00000000000000ab-1@@\n|error: @@petrel-00000000000000ab-2@@\n){0,40}") {
+            assert_eq!(parts(&heard, 0xab, 1, 2).map(answer).count(), 2);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::{CollectError, Collector, Family, Kind, Pace};
 use super::figures::{Figures, GUESTS_MAX};
 use super::{LibvirtSource, jobs};
 use crate::error_chain::chain;
-use crate::libvirt::domain::domains;
+use crate::libvirt::domain::described;
 use crate::libvirt::domstats::{Record, records};
 use crate::libvirt::owner::{Claims, Cluster, owner_word};
 use crate::libvirt::{Answer, ShellError, pacemaker};
@@ -72,11 +72,23 @@ impl Libvirt {
         let cluster = if self.source.is_here { pacemaker::cluster() } else { Cluster::Absent };
         let LibvirtSource { own, metadata_ignored, .. } = self.source.as_ref();
         let claims = Claims { own, metadata_ignored };
-        // A guest that left meanwhile has no description.
-        for domain in answers.iter().flat_map(|answer| domains(&answer.out).unwrap_or_default()) {
-            self.owners.insert(domain.uuid.clone(), owner_word(&domain, &claims, &cluster));
+        let mut misread = None;
+        for (answer, uuid) in answers.iter().zip(&new) {
+            match described(&answer.out, uuid) {
+                Ok(domain) => {
+                    self.owners.insert(domain.uuid.clone(), owner_word(&domain, &claims, &cluster));
+                }
+                // A guest that left meanwhile has no description.
+                Err(_) if !answer.words.is_empty() => {}
+                // Whose it is stays unknown: nobody may take it for ours.
+                Err(error) => {
+                    self.owners.insert((*uuid).to_owned(), "unknown");
+                    misread =
+                        Some(CollectError::Asked(format!("cannot read what virsh says of guest {uuid}: {error}")));
+                }
+            }
         }
-        Ok(())
+        misread.map_or(Ok(()), Err)
     }
 
     fn read(&mut self, families: &mut Vec<Family>) -> Result<(), CollectError> {
@@ -94,13 +106,14 @@ impl Libvirt {
         families.push(domains.with(uuids.len() as f64));
         families.extend(Figures::of(active.iter().chain(&inactive), &uuids));
         let told: Vec<&str> = uuids.values().copied().take(GUESTS_MAX).collect();
-        self.know_owners(&told)?;
+        let known = self.know_owners(&told);
         let mut info = Family::new(Kind::Gauge, "petrel_guest_info", "A guest of this host and who owns it.");
         for (name, uuid) in uuids.iter().take(GUESTS_MAX) {
             let owner = self.owners.get(*uuid).copied().unwrap_or("unknown");
             info.push(&[("name", name), ("owner", owner), ("uuid", uuid)], 1.0);
         }
         families.push(info);
+        known?;
         self.read_jobs(&active, &uuids, families)
     }
 

@@ -63,7 +63,7 @@ impl LibvirtSource {
             format!("qemu:///system?socket={}", root.join(SOCKETS[0]).display())
         };
         LibvirtSource {
-            shell: Arc::new(Shell::of(Virsh { program: "virsh".into(), uri })),
+            shell: Arc::new(Shell::of(Virsh { program: "virsh".into(), uri }, rand::random())),
             sockets: SOCKETS.iter().map(|socket| root.join(socket)).collect(),
             own: Vec::new(),
             metadata_ignored: Vec::new(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use self::tables::{Job, Node, Statistics};
 use super::{LibvirtConfig, Read, Reading};
 use crate::error_chain::chain;
-use crate::libvirt::domain::{Domain, Storage, domains, obstacles};
+use crate::libvirt::domain::{Domain, Storage, described, obstacles};
 use crate::libvirt::owner::{Claims, Cluster, owner};
 use crate::libvirt::{Answer, Virsh, VirshError, pacemaker, unreadable};
 use crate::stream::protocol::{Guest, Hypervisor};
@@ -122,12 +122,11 @@ impl Libvirt {
     fn domains(&self, uuids: &[&str], deadline: Instant) -> Result<Vec<Domain>, VirshError> {
         let commands: Vec<String> = uuids.iter().map(|uuid| format!("dumpxml {uuid}")).collect();
         let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-        let mut all = Vec::with_capacity(uuids.len());
-        for text in self.ask(&commands, deadline)? {
-            all.extend(domains(&text).map_err(|error| unreadable("dumpxml", error.to_string()))?);
-        }
-        let missing = uuids.iter().find(|uuid| !all.iter().any(|domain| domain.uuid == **uuid));
-        missing.map_or(Ok(all), |uuid| Err(unreadable("dumpxml", format!("guest {uuid} is missing"))))
+        let texts = self.ask(&commands, deadline)?;
+        let read = |(text, uuid): (String, &&str)| {
+            described(&text, uuid).map_err(|error| unreadable("dumpxml", format!("guest {uuid}: {error}")))
+        };
+        texts.into_iter().zip(uuids).map(read).collect()
     }
 
     /// Jobs of the guests that are active: migrations, backups, block jobs.
