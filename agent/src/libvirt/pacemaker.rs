@@ -15,6 +15,9 @@ const PROCESSES: [&str; 3] = ["pacemakerd", "corosync", "pacemaker-remot"];
 const CIB: &str = "/var/lib/pacemaker/cib/cib.xml";
 /// `cibadmin` waits for a cluster without quorum; then it is unreadable.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Most that is kept of its answer: the resources of a large cluster take less. One that is cut is not read as XML, and every guest
+/// is foreign.
+const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
 /// Looks for a cluster on this host.
 pub fn cluster() -> Cluster {
@@ -22,7 +25,7 @@ pub fn cluster() -> Cluster {
         Err(error) => return Cluster::Unreadable(format!("/proc cannot be read: {error}")),
         Ok(true) => {
             let deadline = Instant::now() + ANSWER_WITHIN;
-            match Tool::new("cibadmin").run(&["--query", "--scope", "resources"], deadline) {
+            match Tool::new("cibadmin").keeping(OUTPUT_BYTES_MAX).run(&["--query", "--scope", "resources"], deadline) {
                 Ok(said) if said.well() => said.out,
                 Ok(said) => return Cluster::Unreadable(format!("cibadmin said: {}", said.words)),
                 Err(error) => return Cluster::Unreadable(crate::error_chain::chain(&error)),

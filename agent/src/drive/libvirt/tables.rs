@@ -17,6 +17,15 @@ pub struct Node {
     pub memory_bytes_available: u64,
 }
 
+/// A guest as `list --uuid --name` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed<'a> {
+    /// Its UUID.
+    pub uuid: &'a str,
+    /// Its name, which may hold spaces.
+    pub name: &'a str,
+}
+
 /// One guest's statistics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistics {
@@ -70,6 +79,12 @@ pub fn cpu_model(capabilities: &str) -> Result<String, VirshError> {
         roots.first().and_then(|root| root.at(&["host", "cpu"])).ok_or_else(|| wrong("no host cpu".to_owned()))?;
     let word = |name: &str| cpu.child(name).map_or("", |child| child.text.as_str());
     Ok(format!("{} {}", word("arch"), word("model")).trim().to_owned())
+}
+
+/// Reads `list --uuid --name`.
+pub fn listed(text: &str) -> Vec<Listed<'_>> {
+    let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
+    pairs.map(|(uuid, name)| Listed { uuid, name: name.trim() }).collect()
 }
 
 /// Reads `domstats`, by guest name.
