@@ -68,8 +68,12 @@ impl Libvirt {
     }
 
     fn survey_once(&self, deadline: Instant) -> Result<Survey, VirshError> {
-        let parts =
-            ["nodeinfo", "nodememstats", "list --all --uuid --name", "domstats --nowait --state --cpu-total --balloon --vcpu"];
+        let parts = [
+            "nodeinfo",
+            "nodememstats",
+            "list --all --uuid --name",
+            "domstats --nowait --state --cpu-total --balloon --vcpu",
+        ];
         let said = self.ask(&parts, deadline)?;
         let node = tables::node(&said[0], &said[1])?;
         let listed = tables::listed(&said[2]);
@@ -308,7 +312,10 @@ mod tests {
     fn a_guest_without_a_description_of_its_own_is_foreign_and_the_others_are_read() {
         let (folder, own) = (tempfile::tempdir().unwrap(), UUIDS[0]);
         for (description, reason) in [
-            (format!("echo '<domain><name>a</name><uuid>{own}</uuid></domain>'"), "another guest than the one asked for"),
+            (
+                format!("echo '<domain><name>a</name><uuid>{own}</uuid></domain>'"),
+                "another guest than the one asked for",
+            ),
             ("echo 'error: internal error' >&2".to_owned(), "virsh dumpxml said: internal error"),
             (format!("echo '<domain><name>c</name><uuid>{}</uuid></domain>'", UUIDS[1]), "virsh list calls it b b"),
         ] {
