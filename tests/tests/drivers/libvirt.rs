@@ -51,7 +51,7 @@ impl Fleet {
     }
 
     fn shell(program: PathBuf, uri: &str) -> Arc<Shell> {
-        Arc::new(Shell::of(Virsh { program, uri: uri.to_owned() }))
+        Arc::new(Shell::of(Virsh { program, uri: uri.to_owned() }, 7))
     }
 
     fn driver(&self, host: &str) -> Arc<Libvirt> {
