@@ -49,6 +49,10 @@ struct Arguments {
 
 /// What the program does beside watching.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "these are the words that are typed, and all there are so far touch storage"
+)]
 enum Command {
     /// Make the area on shared storage where hosts leave storage heartbeats.
     StorageFormat {
@@ -61,6 +65,18 @@ enum Command {
         /// Lose what is there.
         #[arg(long)]
         overwrite: bool,
+    },
+    /// Free the slot of a host that is gone for good, after its record stood still.
+    StorageFree {
+        /// The area.
+        #[arg(long, value_name = "PATH")]
+        path: PathBuf,
+        /// The slot, from 1 on.
+        #[arg(long, value_name = "N")]
+        slot: u16,
+        /// The host whose record is there.
+        #[arg(long, value_name = "ID")]
+        host: String,
     },
     /// Touch shared storage for an agent that asks through pipes.
     #[command(hide = true)]
@@ -92,6 +108,14 @@ fn begin() -> anyhow::Result<ExitCode> {
     match arguments.command {
         Some(Command::StorageFormat { path, hosts_max, overwrite }) => {
             return format_storage(&path, hosts_max, overwrite).map(|()| ExitCode::SUCCESS);
+        }
+        Some(Command::StorageFree { path, slot, host }) => {
+            storage::free(&path, slot, &host, |pause| {
+                eprintln!("looking for {} s whether host {host} still writes there", pause.as_secs());
+                std::thread::sleep(pause);
+            })?;
+            println!("slot {slot} of {} is free", path.display());
+            return Ok(ExitCode::SUCCESS);
         }
         Some(Command::StorageChild { path, lock }) => {
             storage::serve(&path, &lock, std::io::stdin().lock(), std::io::stdout().lock())?;

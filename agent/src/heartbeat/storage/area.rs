@@ -139,12 +139,24 @@ impl Area {
     /// # Errors
     /// There is no such slot, the storage failed, or the area's header is another one than when it was opened.
     pub fn write(&mut self, slot: u16, record: &Record) -> io::Result<()> {
+        self.put(slot, &record.encode())
+    }
+
+    /// Makes one slot a free one.
+    ///
+    /// # Errors
+    /// As of [`Area::write`].
+    pub fn clear(&mut self, slot: u16) -> io::Result<()> {
+        self.put(slot, &[0; BLOCK_BYTES])
+    }
+
+    fn put(&mut self, slot: u16, content: &[u8; BLOCK_BYTES]) -> io::Result<()> {
         if !(1..=self.header.hosts_max).contains(&slot) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no such slot"));
         }
         self.check_header()?;
         let block = self.buffer.part(1);
-        block.copy_from_slice(&record.encode());
+        block.copy_from_slice(content);
         self.file.write_all_at(block, u64::from(slot) * BLOCK_BYTES as u64)?;
         // O_DSYNC covers the data; some network file systems flush their own caches at fsync only.
         self.file.sync_data()

@@ -1,5 +1,6 @@
 //! Whose slot is whose: from what the slots hold to «write there» or «wait, because». A pure machine; docs/formats/heartbeat.md
-//! has the rules. It never lets a foreign record be overwritten that may belong to a host that lives.
+//! has the rules. It never lets the record of another host be overwritten, unless that one said goodbye: a host whose storage hangs writes nothing,
+//! and may live. Only an operator knows that it is gone (`free`).
 
 use std::fmt;
 
@@ -8,10 +9,10 @@ use crate::heartbeat::codec::BeatClass;
 
 /// Intervals for which our own record of another boot must stand still: a second host of our name would change it.
 const OWN_STEADY_INTERVALS: i64 = 3;
-/// Intervals for which a foreign record in the slot that our config names must stand still.
-const FOREIGN_STEADY_INTERVALS: i64 = 10;
-/// Shortest time for which a foreign or an unreadable slot must stand still.
-const STEADY_MS_MIN: i64 = 60_000;
+/// How long an unreadable slot must stand still.
+const UNREADABLE_STEADY_MS: i64 = 60_000;
+/// Rounds in a row in which our own slot may be unreadable: once it may be our own torn record, which the next write mends.
+const UNREADABLE_ROUNDS_MAX: u32 = 1;
 
 /// Who wants a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct Claimant {
 }
 
 /// What to do in this round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Write the next record there.
     Write {
@@ -39,7 +40,7 @@ pub enum Step {
 }
 
 /// Why nothing is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
     /// The slot holds our own record of another boot; is a second host of our name alive?
     OwnRecord {
@@ -50,6 +51,8 @@ pub enum Wait {
     Taken {
         /// The slot.
         slot: u16,
+        /// Whose record it holds.
+        host: String,
     },
     /// The slot cannot be read.
     Unreadable {
@@ -75,6 +78,8 @@ pub struct Claim {
     /// Numbers of what this process wrote, from and to.
     written: Option<(u64, u64)>,
     watched: Option<Watched>,
+    /// Rounds in a row in which the slot that we own could not be read.
+    unreadable_rounds: u32,
     collisions: u64,
 }
 
@@ -89,15 +94,18 @@ struct Watched {
 impl Claim {
     /// Owns nothing yet.
     pub fn new(claimant: Claimant, hosts_max: u16) -> Claim {
-        Claim { claimant, hosts_max, owned: None, written: None, watched: None, collisions: 0 }
+        Claim { claimant, hosts_max, owned: None, written: None, watched: None, unreadable_rounds: 0, collisions: 0 }
     }
 
     /// What to do, given all slots that are not free, at a time of any clock that never goes back. O(slots).
     pub fn step(&mut self, slots: &[(u16, Slot)], now_ms: i64) -> Step {
         if let Some(slot) = self.owned {
-            if self.is_ours(content(slots, slot)) {
+            let content = content(slots, slot);
+            self.unreadable_rounds = if *content == Slot::Unreadable { self.unreadable_rounds + 1 } else { 0 };
+            if self.unreadable_rounds <= UNREADABLE_ROUNDS_MAX && self.is_ours(content) {
                 return Step::Write { slot };
             }
+            self.unreadable_rounds = 0;
             self.collisions += 1;
             self.owned = None;
             self.watched = None;
@@ -117,7 +125,7 @@ impl Claim {
             self.watched = Some(Watched { slot, content: content.clone(), since_ms: now_ms });
         }
         let since_ms = self.watched.as_ref().map_or(now_ms, |watched| watched.since_ms);
-        if now_ms - since_ms < steady_ms {
+        if steady_ms.is_none_or(|steady_ms| now_ms - since_ms < steady_ms) {
             return Step::Wait(wait);
         }
         self.owned = Some(slot);
@@ -141,7 +149,7 @@ impl Claim {
         self.collisions
     }
 
-    /// Whether a slot that we own holds what may be there. What cannot be read is our own torn record, or will be seen next time.
+    /// Whether a slot that we own holds what may be there. What cannot be read may be our own torn record: `step` counts.
     fn is_ours(&self, content: &Slot) -> bool {
         match (content, self.written) {
             // Without a number nothing of ours went there so far, and what was there when it was claimed may still be.
@@ -173,21 +181,19 @@ impl Claim {
             .or_else(|| round().find(|slot| *content(slots, *slot) == Slot::Unreadable))
     }
 
-    /// For how long the content must stand still before we write over it, and what we wait for until then.
-    fn obstacle(&self, content: &Slot, slot: u16) -> (i64, Wait) {
+    /// For how long the content must stand still before we write over it (`None`: we never do), and what we wait for until then.
+    fn obstacle(&self, content: &Slot, slot: u16) -> (Option<i64>, Wait) {
         match content {
-            Slot::Free => (0, Wait::Full),
-            Slot::Unreadable => (STEADY_MS_MIN, Wait::Unreadable { slot }),
-            Slot::Record(record) if record.class == BeatClass::Goodbye => (0, Wait::Full),
+            Slot::Free => (Some(0), Wait::Full),
+            Slot::Unreadable => (Some(UNREADABLE_STEADY_MS), Wait::Unreadable { slot }),
+            Slot::Record(record) if record.class == BeatClass::Goodbye => (Some(0), Wait::Full),
             Slot::Record(record) if self.is_own(record) => {
                 let interval_ms = self.claimant.interval_ms.max(i64::from(record.interval_ms));
                 let is_this_boot = record.boot_id == self.claimant.boot_id && self.collisions == 0;
-                (if is_this_boot { 0 } else { OWN_STEADY_INTERVALS * interval_ms }, Wait::OwnRecord { slot })
+                let steady_ms = if is_this_boot { 0 } else { OWN_STEADY_INTERVALS * interval_ms };
+                (Some(steady_ms), Wait::OwnRecord { slot })
             }
-            Slot::Record(record) => {
-                let steady_ms = FOREIGN_STEADY_INTERVALS * i64::from(record.interval_ms);
-                (steady_ms.max(STEADY_MS_MIN), Wait::Taken { slot })
-            }
+            Slot::Record(record) => (None, Wait::Taken { slot, host: record.host.clone() }),
         }
     }
 }
@@ -205,17 +211,19 @@ impl fmt::Display for Wait {
                     "slot {slot} holds a record of this host's name; waiting whether another host of that name is alive"
                 )
             }
-            Wait::Taken { slot } => {
+            Wait::Taken { slot, host } => {
                 write!(
                     f,
-                    "slot {slot} belongs to another host; give each host a slot of its own, or none to have one found"
+                    "slot {slot} belongs to host {host}; give each host a slot of its own, or none to have one found; if {host} is gone for good, free its slot: petrel-agent storage-free --path PATH --slot {slot} --host {host}"
                 )
             }
             Wait::Unreadable { slot } => write!(f, "slot {slot} cannot be read; waiting whether somebody writes there"),
             Wait::NoSuchSlot { slot } => {
                 write!(f, "the area has no slot {slot}; make a larger one with storage-format")
             }
-            Wait::Full => f.write_str("all slots belong to other hosts; make a larger area with storage-format"),
+            Wait::Full => f.write_str(
+                "all slots belong to other hosts; free those of hosts that are gone for good with petrel-agent storage-free, or make a larger area with storage-format",
+            ),
         }
     }
 }
@@ -248,6 +256,33 @@ mod tests {
         assert_eq!(claim.step(&[(slot, beat("a", 1, 10))], 10_000), Step::Write { slot });
         assert_eq!(claim.step(&[(slot, Slot::Unreadable)], 15_000), Step::Write { slot });
         assert_eq!((claim.collisions(), claim.slot()), (0, Some(slot)));
+        // Once more, although a whole record was written meanwhile: somebody else writes there.
+        assert_eq!(claim.step(&[(slot, Slot::Unreadable)], 20_000), {
+            let found = claim.slot().unwrap();
+            assert_ne!(found, slot);
+            Step::Write { slot: found }
+        });
+        assert_eq!(claim.collisions(), 1);
+    }
+
+    #[test]
+    fn the_own_slot_that_stays_unreadable_is_written_no_more_until_it_stands_still() {
+        let mut a = claim("a", Some(1));
+        assert_eq!(a.step(&[], 0), Step::Write { slot: 1 });
+        a.wrote(10);
+        let torn = [(1, Slot::Unreadable)];
+        assert_eq!(a.step(&torn, 5_000), Step::Write { slot: 1 });
+        a.wrote(11);
+        for now_ms in [10_000, 15_000, 69_000] {
+            assert_eq!(a.step(&torn, now_ms), Step::Wait(Wait::Unreadable { slot: 1 }));
+        }
+        assert_eq!((a.slot(), a.collisions()), (None, 1));
+        assert_eq!(a.step(&torn, 70_000), Step::Write { slot: 1 });
+        a.wrote(12);
+        // One that can be read in between begins anew.
+        assert_eq!(a.step(&torn, 75_000), Step::Write { slot: 1 });
+        assert_eq!(a.step(&[(1, beat("a", 1, 12))], 80_000), Step::Write { slot: 1 });
+        assert_eq!(a.step(&torn, 85_000), Step::Write { slot: 1 });
     }
 
     #[test]
@@ -261,20 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_record_is_never_written_over_while_it_changes() {
+    fn a_foreign_record_is_never_written_over_however_long_it_stands_still() {
         let mut a = claim("a", Some(2));
-        let mut now_ms = 0;
+        let taken = || Step::Wait(Wait::Taken { slot: 2, host: "b".to_owned() });
         for number in 0..100 {
-            assert_eq!(a.step(&[(2, beat("b", 2, number))], now_ms), Step::Wait(Wait::Taken { slot: 2 }));
-            now_ms += 5_000;
+            assert_eq!(a.step(&[(2, beat("b", 2, number))], number as i64 * 5_000), taken());
         }
-        // It stands still from now on.
-        for _ in 0..12 {
-            assert_eq!(a.step(&[(2, beat("b", 2, 100))], now_ms), Step::Wait(Wait::Taken { slot: 2 }));
-            now_ms += 5_000;
+        for days in 1..10 {
+            assert_eq!(a.step(&[(2, beat("b", 2, 100))], days * 86_400_000), taken());
         }
-        assert_eq!(a.step(&[(2, beat("b", 2, 100))], now_ms), Step::Write { slot: 2 });
-        // But a slot that was found by itself stays the other's, however long that one is away.
+        let Step::Wait(wait) = taken() else { unreachable!() };
+        assert!(wait.to_string().ends_with("petrel-agent storage-free --path PATH --slot 2 --host b"), "{wait}");
+        // An operator freed it, or the other host said goodbye.
+        assert_eq!(a.step(&[], 864_000_000), Step::Write { slot: 2 });
+        assert_eq!(claim("a", Some(2)).step(&[(2, goodbye("b"))], 0), Step::Write { slot: 2 });
+        // Nor is a slot that is found by itself.
         let all: Vec<_> = (1..=4).map(|slot| (slot, beat("b", 2, 1))).collect();
         let mut found = claim("a", None);
         assert_eq!(found.step(&all, 0), Step::Wait(Wait::Full));
