@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
+use tokio::time::timeout_at;
 
 use super::config::{Bmc, Way};
 use super::redfish;
@@ -22,7 +23,8 @@ const ANSWER_BYTES_MAX: usize = 2 << 20;
 const PASSWORD_BYTES_MAX: u64 = 4096;
 /// Chassis and logs that are read of one host.
 const LINKS_MAX: usize = 8;
-/// Reading all sensors takes many requests, or one long one: so many times what one may take.
+/// Reading all sensors takes many requests, or one long one: so many times what one may take, all together. The power state is
+/// not asked for meanwhile, and what was told of it is fresh for one time more.
 const SENSORS_TIMES: u32 = 4;
 
 /// Why a BMC gave no answer.
@@ -54,6 +56,8 @@ pub(super) enum AskError {
     Tool(#[from] ToolError),
     #[error("ipmitool said: {0}")]
     Said(String),
+    #[error("its sensors are not all read within {0:?}; raise heartbeat.hardware.timeout")]
+    Late(Duration),
 }
 
 /// A BMC and what is known of it.
@@ -91,42 +95,58 @@ impl Asker {
         }
     }
 
-    /// Sensors and event log, labelled with the host. What cannot be read is left out; only the sensors themselves must be there.
-    pub(super) async fn sensors(&mut self) -> Result<Vec<Family>, AskError> {
+    /// Sensors and event log, labelled with the host, as far as they are read in time, and what kept the others from it. Of Redfish,
+    /// what is not answered is left out.
+    pub(super) async fn sensors(&mut self) -> (Vec<Family>, Option<AskError>) {
         let host = self.bmc.host.clone();
         let of = [("host", host.as_str())];
+        let within = self.bmc.timeout * SENSORS_TIMES;
+        let deadline = Instant::now() + within;
         match self.bmc.way.clone() {
             Way::Redfish { base, .. } => {
                 let mut columns = Columns::new(&redfish::COLUMNS);
-                redfish::push_system(&self.system, &of, &mut columns);
-                for chassis in self.linked(&base, &self.system["Links"]["Chassis"]).await {
-                    for thermal in self.linked(&base, &chassis["Thermal"]).await {
-                        redfish::push_thermal(&thermal, &of, &mut columns);
-                    }
-                    for power in self.linked(&base, &chassis["Power"]).await {
-                        redfish::push_power(&power, &of, &mut columns);
-                    }
-                }
-                for logs in self.linked(&base, &self.system["LogServices"]).await {
-                    for log in self.linked(&base, &logs["Members"]).await {
-                        for entries in self.linked(&base, &log["Entries"]).await {
-                            redfish::push_log(log["Id"].as_str().unwrap_or_default(), &entries, &of, &mut columns);
-                        }
-                    }
-                }
-                Ok(families(columns))
+                let read = self.read_redfish(&base, &of, &mut columns);
+                let read = timeout_at(deadline.into(), read).await;
+                (families(columns), read.is_err().then_some(AskError::Late(within)))
             }
             Way::Ipmi { .. } => {
                 let all: &[Column] = &ipmi::COLUMNS;
                 let mut columns = Columns::new(all);
-                let list = self.ipmitool(&["sdr", "elist"], self.bmc.timeout * SENSORS_TIMES).await?;
-                ipmi::push_sensors(&ipmi::sensors(&list), &of, &mut columns);
-                if let Ok(log) = self.ipmitool(&["sel", "info"], self.bmc.timeout).await {
-                    ipmi::push_event_log(&log, &of, &mut columns);
-                }
-                Ok(families(columns))
+                let read = self.read_ipmi(within, &of, &mut columns);
+                let read = timeout_at(deadline.into(), read).await;
+                (families(columns), read.unwrap_or(Err(AskError::Late(within))).err())
             }
         }
+    }
+
+    async fn read_redfish(&self, base: &Url, of: redfish::Of<'_>, columns: &mut Columns) {
+        redfish::push_system(&self.system, of, columns);
+        // One after the other, so that a chassis that does not answer takes nothing from those before it.
+        for path in redfish::paths(&self.system["Links"]["Chassis"]).into_iter().take(LINKS_MAX) {
+            let Ok(chassis) = self.get(base, path).await else { continue };
+            for thermal in self.linked(base, &chassis["Thermal"]).await {
+                redfish::push_thermal(&thermal, of, columns);
+            }
+            for power in self.linked(base, &chassis["Power"]).await {
+                redfish::push_power(&power, of, columns);
+            }
+        }
+        for logs in self.linked(base, &self.system["LogServices"]).await {
+            for log in self.linked(base, &logs["Members"]).await {
+                for entries in self.linked(base, &log["Entries"]).await {
+                    redfish::push_log(log["Id"].as_str().unwrap_or_default(), &entries, of, columns);
+                }
+            }
+        }
+    }
+
+    async fn read_ipmi(&self, within: Duration, of: redfish::Of<'_>, columns: &mut Columns) -> Result<(), AskError> {
+        let list = self.ipmitool(&["sdr", "elist"], within).await?;
+        ipmi::push_sensors(&ipmi::sensors(&list), of, columns);
+        if let Ok(log) = self.ipmitool(&["sel", "info"], self.bmc.timeout).await {
+            ipmi::push_event_log(&log, of, columns);
+        }
+        Ok(())
     }
 
     async fn find_system(&mut self, base: &Url) -> Result<String, AskError> {
@@ -256,6 +276,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
+            let mut unanswered = Vec::new();
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
@@ -264,11 +285,20 @@ mod tests {
                 let basic = "authorization: basic cgv0cmvsomh1bnrlcji=";
                 let may = headers.iter().any(|line| line.to_lowercase() == basic);
                 let chassis = path.strip_prefix("/redfish/v1/Chassis/").filter(|rest| !rest.contains('/'));
+                if chassis.is_some_and(|name| name.starts_with("slow")) {
+                    unanswered.push(stream);
+                    continue;
+                }
                 let body = match (path.as_str(), chassis) {
                     ("/redfish/v1/Systems", _) => {
                         r#"{"Members": [{"@odata.id": "/redfish/v1/Systems/h1"}]}"#.to_owned()
                     }
                     ("/redfish/v1/Systems/h1", _) => SYSTEM.to_owned(),
+                    ("/redfish/v1/Systems/wide", _) => {
+                        let chassis = ["fast", "slow2", "slow3", "slow4", "slow5", "slow6", "slow7", "slow8"];
+                        let link = |name| serde_json::json!({"@odata.id": format!("/redfish/v1/Chassis/{name}")});
+                        serde_json::json!({"PowerState": "On", "Links": {"Chassis": chassis.map(link)}}).to_string()
+                    }
                     ("/redfish/v1/Systems/cut", _) => SYSTEM[..100].to_owned(),
                     (_, Some(_)) => format!(r#"{{"Thermal": {{"@odata.id": "{path}/Thermal"}}}}"#),
                     (path, None) if path.ends_with("/Thermal") => THERMAL.to_owned(),
@@ -305,8 +335,22 @@ mod tests {
         let (_dir, mut asker) = asker("hunter2\n", &format!("redfish: '{}'", bmc()));
         asker.open().await.unwrap();
         assert_eq!(asker.power().await.unwrap(), Some(true));
-        let text = text::render(&asker.sensors().await.unwrap());
+        let (families, problem) = asker.sensors().await;
+        assert!(problem.is_none(), "{problem:?}");
+        let text = text::render(&families);
         assert!(text.contains("petrel_bmc_temperature_celsius{host=\"web2\",sensor=\"CPU Temp h1\"} 88"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn sensors_have_one_deadline_for_all_requests_and_what_came_until_then_is_kept() {
+        let (_dir, mut asker) = asker("hunter2\n", &format!("redfish: '{}', system: wide", bmc()));
+        asker.open().await.unwrap();
+        asker.power().await.unwrap();
+        // The first chassis answers at once, the seven others never.
+        asker.bmc.timeout = Duration::from_millis(500);
+        let (families, problem) = asker.sensors().await;
+        assert!(matches!(problem, Some(AskError::Late(within)) if within.as_secs() == 2), "{problem:?}");
+        assert!(text::render(&families).contains("petrel_bmc_temperature_celsius{host=\"web2\""));
     }
 
     #[tokio::test]

@@ -92,7 +92,8 @@ async fn watch(place: usize, bmc: Bmc, boards: BmcBoards, stop: CancellationToke
     let (host, within) = (bmc.host.clone(), bmc.timeout * 2);
     let mut ticks = interval(bmc.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut asker, mut sensed_at, mut told) = (Asker::new(bmc), None::<Instant>, None::<String>);
+    let (mut asker, mut sensed_at) = (Asker::new(bmc), None::<Instant>);
+    let (mut power_told, mut sensors_told) = (Told::default(), Told::default());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -113,26 +114,70 @@ async fn watch(place: usize, bmc: Bmc, boards: BmcBoards, stop: CancellationToke
             Ok(Err(error)) => Some(chain(&error)),
             Err(_) => Some(format!("it gave no answer within {} s", within.as_secs())),
         };
-        if let Some(problem) = problem {
-            boards.with(place, board::Board::failed);
-            if told.as_ref() != Some(&problem) {
-                warn!(host, problem, "BMC cannot be asked");
-            }
-            told = Some(problem);
-            continue;
+        let is_bad = problem.is_some();
+        match power_told.news(problem) {
+            Some(News::Problem(problem)) => warn!(host, problem, "BMC cannot be asked"),
+            Some(News::Over) => info!(host, "BMC answers again"),
+            None => {}
         }
-        if told.take().is_some() {
-            info!(host, "BMC answers again");
+        if is_bad {
+            boards.with(place, board::Board::failed);
+            continue;
         }
         if sensed_at.is_none_or(|at| at.elapsed() >= SENSORS_EVERY) {
             sensed_at = Some(Instant::now());
-            match asker.sensors().await {
-                Ok(families) => boards.with(place, |board| board.sensed(families, Instant::now())),
-                Err(error) => {
-                    warn!(host, error = chain(&error), "sensors of the BMC cannot be read");
-                    boards.with(place, board::Board::not_sensed);
+            let (families, error) = asker.sensors().await;
+            boards.with(place, |board| {
+                if error.is_some() {
+                    board.not_sensed();
                 }
+                // A part is better than the whole of a minute ago: what is not told any more ends.
+                if error.is_none() || !families.is_empty() {
+                    board.sensed(families, Instant::now());
+                }
+            });
+            match sensors_told.news(error.map(|error| chain(&error))) {
+                Some(News::Problem(problem)) => warn!(host, problem, "sensors of the BMC cannot be read"),
+                Some(News::Over) => info!(host, "sensors of the BMC are read again"),
+                None => {}
             }
         }
+    }
+}
+
+/// The problem that was told last, so that each is told once, and when it is another one or over.
+#[derive(Debug, Default)]
+struct Told(Option<String>);
+
+/// What is worth telling.
+#[derive(Debug, PartialEq, Eq)]
+enum News<'a> {
+    Problem(&'a str),
+    Over,
+}
+
+impl Told {
+    fn news(&mut self, problem: Option<String>) -> Option<News<'_>> {
+        if self.0 == problem {
+            return None;
+        }
+        self.0 = problem;
+        Some(self.0.as_deref().map_or(News::Over, News::Problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_once_and_when_it_changes() {
+        let mut told = Told::default();
+        assert_eq!(told.news(None), None);
+        assert_eq!(told.news(Some("a".to_owned())), Some(News::Problem("a")));
+        assert_eq!(told.news(Some("a".to_owned())), None);
+        assert_eq!(told.news(Some("b".to_owned())), Some(News::Problem("b")));
+        assert_eq!(told.news(None), Some(News::Over));
+        assert_eq!(told.news(None), None);
     }
 }

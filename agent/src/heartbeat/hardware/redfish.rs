@@ -33,7 +33,7 @@ struct Sensors {
 }
 
 /// Labels that stand before a point's own.
-type Of<'a> = &'a [(&'static str, &'a str)];
+pub(super) type Of<'a> = &'a [(&'static str, &'a str)];
 
 /// `PowerState` of a system: on, off, or neither while it changes.
 pub(super) fn power_on(system: &Value) -> Option<bool> {
