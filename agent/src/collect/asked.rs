@@ -8,16 +8,12 @@ use super::CollectError;
 use crate::command::{Said, Tool, ToolError, shown};
 use crate::error_chain::chain;
 
-/// Most of each output of a program that is kept: the state of a large cluster takes less.
-const OUTPUT_BYTES_MAX: u64 = 4 << 20;
-
 /// Runs a program to its end, whatever its exit.
 ///
 /// # Errors
 /// [`CollectError::Absent`] when there is no such program, otherwise when it gives no answer `within` the time.
 pub(in crate::collect) fn ask(program: &str, arguments: &[&str], within: Duration) -> Result<Said, CollectError> {
-    let tool = Tool::new(program).keeping(OUTPUT_BYTES_MAX);
-    tool.run(arguments, Instant::now() + within).map_err(|error| match error {
+    Tool::new(program).run(arguments, Instant::now() + within).map_err(|error| match error {
         error if ToolError::is_absent(&error) => CollectError::Absent { path: program.into() },
         error => CollectError::Asked(chain(&error)),
     })
@@ -58,8 +54,6 @@ mod tests {
         assert!(present(Path::new("/dev/null")).is_ok());
         let said = ask("sh", &["-c", "echo 'no cluster' >&2; exit 1"], second).unwrap();
         assert!(!said.well());
-        let much = ask("head", &["-c", "5000000", "/dev/zero"], second).unwrap();
-        assert_eq!(much.out.len() as u64, OUTPUT_BYTES_MAX);
         assert_eq!(refused("crm_mon", &["-1"], &said).to_string(), "`crm_mon -1` said: no cluster");
     }
 }

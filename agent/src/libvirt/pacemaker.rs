@@ -15,9 +15,6 @@ const PROCESSES: [&str; 3] = ["pacemakerd", "corosync", "pacemaker-remot"];
 const CIB: &str = "/var/lib/pacemaker/cib/cib.xml";
 /// `cibadmin` waits for a cluster without quorum; then it is unreadable.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Most that is kept of its answer: the resources of a large cluster take less. One that is cut is not read as XML, and every guest
-/// is foreign.
-const OUTPUT_BYTES_MAX: u64 = 4 << 20;
 
 /// Looks for a cluster on this host.
 pub fn cluster() -> Cluster {
@@ -25,7 +22,7 @@ pub fn cluster() -> Cluster {
         Err(error) => return Cluster::Unreadable(format!("/proc cannot be read: {error}")),
         Ok(true) => {
             let deadline = Instant::now() + ANSWER_WITHIN;
-            match Tool::new("cibadmin").keeping(OUTPUT_BYTES_MAX).run(&["--query", "--scope", "resources"], deadline) {
+            match Tool::new("cibadmin").run(&["--query", "--scope", "resources"], deadline) {
                 Ok(said) if said.well() => said.out,
                 Ok(said) => return Cluster::Unreadable(format!("cibadmin said: {}", said.words)),
                 Err(error) => return Cluster::Unreadable(crate::error_chain::chain(&error)),
@@ -130,6 +127,10 @@ mod tests {
             Ok(""),
             &expect![[r#"Unreadable("not readable as XML at byte 0: text outside of elements")"#]],
         );
+        // One that was too long and was cut.
+        let Cluster::Unreadable(_) = guests(&RESOURCES[..RESOURCES.len() / 2], &|_| Ok(String::new())) else {
+            panic!("half of it must not be taken for all")
+        };
         check(
             r#"<resources><primitive id="a" type="VirtualDomain"/></resources>"#,
             Ok(""),
