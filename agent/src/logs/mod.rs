@@ -30,6 +30,7 @@ pub use self::config::{CheckLogsConfigError, LogsConfig, RawJournalConfig, RawLo
 pub use self::journal::JournalPosition;
 pub use self::kmsg::KmsgPosition;
 pub use self::precursor::PrecursorError;
+pub use self::secrets::masked;
 pub use self::state::{FilePosition, Fingerprint, LogState};
 pub use self::tails::{Clock, LogCounts, LogRound, LogTails};
 

@@ -49,6 +49,11 @@ const KEY_LINES_MAX: u32 = 200;
 /// Longest key that is looked at.
 const KEY_BYTES_MAX: usize = 64;
 
+/// A text of one line that is no line of a file, without its secrets. O(length).
+pub fn masked(text: &str) -> Cow<'_, str> {
+    SecretMask::default().mask(text)
+}
+
 /// Masks the lines of one file; remembers whether it is inside a private key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SecretMask {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::collect::{Family, Kind};
+use crate::logs::masked;
 
 /// Why something failed: a closed list, because it becomes a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +59,16 @@ pub struct Failure {
 
 /// Most letters of a failure's words.
 const WORDS_CHARS_MAX: usize = 300;
+/// Most letters that are looked through for secrets; masking makes some shorter, so these are more than are kept.
+const MASKED_CHARS_MAX: usize = 4096;
 
 impl Failure {
-    /// A failure; words are cut to a bearable length, and control characters go.
+    /// A failure. Its words may be what a program or another host said: secrets in them are masked as in log lines, control
+    /// characters go, and they are cut to a bearable length.
     pub fn new(reason: Reason, words: impl AsRef<str>) -> Failure {
-        let words = words.as_ref().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_CHARS_MAX);
-        Failure { reason, words: words.collect() }
+        let words = words.as_ref().chars().map(|c| if c.is_control() { ' ' } else { c });
+        let words: String = words.take(MASKED_CHARS_MAX).collect();
+        Failure { reason, words: masked(&words).chars().take(WORDS_CHARS_MAX).collect() }
     }
 
     /// Nothing came within the time.
@@ -168,4 +173,23 @@ pub fn families(checks: &[(&str, &str, &Outcome)]) -> Vec<Family> {
         family
     });
     families.filter(|family| !family.points.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_failure_hold_no_secret_and_are_bounded() {
+        let words = |said: &str| Failure::new(Reason::Status, format!("exited with 2: {said}")).words;
+        let told = words("cannot log in as root, password=hunter2 \u{1b}[31m");
+        assert!(
+            told.starts_with("exited with 2: cannot log in as root, password=***") && !told.contains('\u{1b}'),
+            "{told}"
+        );
+        // A secret that stands across the end of what is kept is masked before it is cut.
+        let told = words(&format!("{} ghp_0123456789abcdefghij0123456789abcdef", "x".repeat(270)));
+        assert!(told.ends_with(" ***") && told.len() <= WORDS_CHARS_MAX, "{told}");
+        assert_eq!(words(&"y".repeat(1 << 20)).len(), WORDS_CHARS_MAX);
+    }
 }
