@@ -115,6 +115,14 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn never_panics(pattern in "([*?/]|a|\\PC){0,20}", name in "([a/]|\\PC){0,40}") {
+            super::names(&pattern, &name);
+        }
+    }
+
     #[test]
     fn files_of_a_folder() {
         let folder = tempfile::tempdir().unwrap();

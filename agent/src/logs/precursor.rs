@@ -267,6 +267,22 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn never_panics(library in "([-{}\\[\\]:,'\"#&*! \n]|precursor|any|match|(\\(){3}|\\PC){0,30}", program in "\\PC{0,9}",
+                        message in "(I/O error|Out of memory|UE |CE on |[ :0-9]|\\PC){0,20}") {
+            let _ = read_library(Path::new("x"), &library);
+            let shipped = SHIPPED_LIBRARY.get_or_init(|| Precursors::load(&[], &[]).unwrap());
+            let mut found = Vec::new();
+            shipped.find(&program, &message, &mut found);
+            proptest::prop_assert!(found.len() <= shipped.all.len());
+        }
+    }
+
+    /// Made once for all cases.
+    static SHIPPED_LIBRARY: OnceLock<Precursors> = OnceLock::new();
+
     #[test]
     fn own_files_add_replace_and_are_checked() {
         let folder = tempfile::tempdir().unwrap();
