@@ -28,6 +28,8 @@ pub(super) struct Counts {
     /// Whether each is followed, and what went wrong with it.
     pub(super) journal: Option<u64>,
     pub(super) kmsg: Option<u64>,
+    /// Sources whose lines of context were forgotten for want of room.
+    pub(super) sources_forgotten: u64,
     forgotten: u64,
 }
 
@@ -200,6 +202,11 @@ impl Counts {
                 "petrel_log_templates_evicted_total",
                 "Templates forgotten for want of room.",
                 self.templates_evicted,
+            ),
+            counter(
+                "petrel_log_sources_forgotten_total",
+                "Sources forgotten for want of room, with their lines of context.",
+                self.sources_forgotten,
             ),
             counter("petrel_log_template_counts_forgotten_total", "Template counters forgotten.", self.forgotten),
             gauge("petrel_log_templates", "Templates known.", self.templates_known),

@@ -75,26 +75,54 @@ fn stated(message: &str) -> Option<Severity> {
             || (token.len() > word.len() && token.starts_with(['[', '<', '(']))
             || token.ends_with(':')
             || word.bytes().all(|byte| byte.is_ascii_uppercase());
-        if is_marked { lookup(&LEVELS, word) } else { None }
+        if is_marked { lookup(&LEVELS, LEVEL_BEGINS, word.as_bytes()) } else { None }
     })
 }
 
 fn implied(message: &str) -> Severity {
-    let words = message.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let worst = words.take(TROUBLE_WORDS).filter_map(|word| lookup(&TROUBLE, word)).max();
+    // No byte of a letter beyond ASCII is one of ASCII: cutting bytes cuts the same words.
+    let words = message.as_bytes().split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let worst = words.take(TROUBLE_WORDS).filter_map(|word| lookup(&TROUBLE, TROUBLE_BEGINS, word)).max();
     worst.unwrap_or(Severity::Info)
 }
 
-fn lookup(table: &[(&str, Severity)], word: &str) -> Option<Severity> {
-    if word.len() < 3 || word.len() > WORD_BYTES_MAX {
+/// With which letters the words of each table begin: most words of a line need no more than this look.
+const LEVEL_BEGINS: u32 = begins(&LEVELS);
+const TROUBLE_BEGINS: u32 = begins(&TROUBLE);
+
+/// A bit for each letter of the alphabet with which a word of the table begins.
+const fn begins(table: &[(&str, Severity)]) -> u32 {
+    let (mut letters, mut place) = (0, 0);
+    while place < table.len() {
+        letters |= bit(table[place].0.as_bytes()[0]);
+        place += 1;
+    }
+    letters
+}
+
+/// The bit of a letter, in either case; digits share those of some letters, which costs a look and no more.
+const fn bit(letter: u8) -> u32 {
+    1 << (letter & 0x1f)
+}
+
+fn lookup(table: &[(&str, Severity)], begins: u32, word: &[u8]) -> Option<Severity> {
+    if word.len() < 3 || word.len() > WORD_BYTES_MAX || begins & bit(word[0]) == 0 {
         return None;
     }
-    table.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, severity)| *severity)
+    table.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(word)).map(|(_, severity)| *severity)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn never_panics(line in "([ :=<\\[é]|level=|lvl=|ERR|[a-zA-Z0-9é]{0,12}|\\PC){0,20}", priority in proptest::option::of(0u8..)) {
+            of(priority, &line);
+        }
+    }
 
     #[test]
     fn table() {

@@ -47,6 +47,10 @@ pub(super) struct Sift {
     last: usize,
     found: Vec<u16>,
     text: String,
+    /// Counts changes of the source, for the order in which sources are forgotten.
+    turns: u64,
+    /// A source was forgotten inside a private key: any that is met from now on may be that one.
+    is_key_lost: bool,
 }
 
 /// What is remembered of one source.
@@ -56,6 +60,8 @@ struct SourceState {
     /// A private key goes over several lines.
     mask: SecretMask,
     context: Context,
+    /// The turn in which its lines were last looked at.
+    turn: u64,
     /// Every line of it travels whole.
     is_whole: bool,
     /// Its place among the counts.
@@ -82,7 +88,7 @@ struct Allowance {
 
 /// A template silent for so long is worth a whole line when it comes back.
 const RARE_MS: i64 = 3_600_000;
-/// Sources remembered at once: files and units. Beyond it all are forgotten, with their lines of context.
+/// Sources remembered at once: files and units. Beyond it the one silent for longest is forgotten, with its lines of context.
 const SOURCES_MAX: usize = 1500;
 
 impl Sift {
@@ -101,12 +107,15 @@ impl Sift {
             last: 0,
             found: Vec::new(),
             text: String::new(),
+            turns: 0,
+            is_key_lost: false,
         }
     }
 
     /// Takes a line in, counts it, and appends what travels whole: the line itself and lines before it, or nothing.
     pub(super) fn line(&mut self, line: &Line<'_>, now: Timestamp, counts: &mut Counts, out: &mut Vec<LogRecord>) {
-        let text = String::from_utf8_lossy(line.bytes);
+        // Almost all lines are sound, and that is checked many bytes at a time.
+        let text = std::str::from_utf8(line.bytes).map_or_else(|_| String::from_utf8_lossy(line.bytes), Cow::Borrowed);
         let text = text.trim_end_matches(['\r', '\0']);
         if text.trim_start().is_empty() {
             return;
@@ -220,22 +229,42 @@ impl Sift {
         if self.sources.get(self.last).is_some_and(is_it) {
             return self.last;
         }
-        self.last = self.sources.iter().position(is_it).unwrap_or_else(|| {
-            if self.sources.len() >= SOURCES_MAX {
-                self.sources.clear();
-            }
-            let is_whole = self.whole.iter().any(|pattern| names(pattern, line));
-            self.sources.push(SourceState {
-                name: line.source.to_owned(),
-                unit: line.unit.to_owned(),
-                mask: SecretMask::default(),
-                context: Context::new(self.context_lines),
-                is_whole,
-                place: counts.place(line.source, line.unit),
-            });
-            self.sources.len() - 1
-        });
+        self.turns += 1;
+        self.last = match self.sources.iter().position(is_it) {
+            Some(place) => place,
+            None => self.meet(line, counts),
+        };
+        self.sources[self.last].turn = self.turns;
         self.last
+    }
+
+    /// Remembers a source, in the place of another where there is no more room.
+    fn meet(&mut self, line: &Line<'_>, counts: &mut Counts) -> usize {
+        let forgotten = if self.sources.len() < SOURCES_MAX { None } else { self.most_forgettable() };
+        if let Some(place) = forgotten {
+            self.is_key_lost |= self.sources[place].mask.is_inside_key();
+            counts.sources_forgotten += 1;
+        }
+        let source = SourceState {
+            name: line.source.to_owned(),
+            unit: line.unit.to_owned(),
+            mask: if self.is_key_lost { SecretMask::inside_key() } else { SecretMask::default() },
+            context: Context::new(self.context_lines),
+            turn: self.turns,
+            is_whole: self.whole.iter().any(|pattern| names(pattern, line)),
+            place: counts.place(line.source, line.unit),
+        };
+        match forgotten {
+            Some(place) => self.sources[place] = source,
+            None => self.sources.push(source),
+        }
+        forgotten.unwrap_or(self.sources.len() - 1)
+    }
+
+    /// The source silent for longest, of those that are not inside a private key if there is one: its rest must stay masked.
+    fn most_forgettable(&self) -> Option<usize> {
+        let places = 0..self.sources.len();
+        places.min_by_key(|place| (self.sources[*place].mask.is_inside_key(), self.sources[*place].turn))
     }
 }
 
@@ -317,6 +346,48 @@ mod tests {
         "#]]
         .assert_eq(&shown.concat());
         assert_eq!((counts.context, counts.copies), (3, 1));
+    }
+
+    #[test]
+    fn a_key_stays_masked_however_many_sources_come_between() {
+        let whole = vec!["/var/log/*".to_owned()];
+        let config = RawLogsConfig { context_lines: 0, whole, ..RawLogsConfig::default() }.check().unwrap();
+        let mut sift = Sift::new(&config, &[], Zone::utc());
+        let mut counts = Counts::default();
+        let mut bodies = |source: &str, line: &str| {
+            let mut records = Vec::new();
+            let source = format!("/var/log/{source}");
+            let line = Line { source: &source, ..file(line) };
+            sift.line(&line, 0, &mut counts, &mut records);
+            (records.iter().map(|record| record.body.clone()).collect::<String>(), sift.sources.len())
+        };
+        let begin = "-----BEGIN PRIVATE KEY-----";
+        bodies("key", begin);
+        for number in 0..2 * SOURCES_MAX {
+            assert_eq!(bodies(&number.to_string(), "one line").0, "one line");
+        }
+        assert_eq!(bodies("key", "MIIEv"), ("***".to_owned(), SOURCES_MAX));
+        // More keys than there is room for: who is not known is masked, until its key ends.
+        for number in 0..=SOURCES_MAX {
+            bodies(&format!("k{number}"), begin);
+        }
+        assert_eq!(bodies("key", "MIIEw").0, "***");
+        assert_eq!(bodies("other", "perhaps a key").0, "***");
+        bodies("other", "-----END PRIVATE KEY-----");
+        assert_eq!(bodies("other", "one line"), ("one line".to_owned(), SOURCES_MAX));
+        assert!(counts.sources_forgotten > SOURCES_MAX as u64);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200), now in proptest::arbitrary::any::<i32>()) {
+            let mut sift = Sift::new(&RawLogsConfig::default().check().unwrap(), &[], Zone::utc());
+            let mut records = Vec::new();
+            for bytes in bytes.split(|byte| *byte == 0) {
+                sift.line(&Line { bytes, ..file("") }, now.into(), &mut Counts::default(), &mut records);
+            }
+        }
     }
 
     #[test]
