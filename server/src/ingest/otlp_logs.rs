@@ -93,7 +93,8 @@ impl Walk {
             return Ok(());
         };
         let texts = [&line.host, &line.source, &line.template_id, &line.template, &line.body];
-        let bytes = self.bytes + size_of::<LogLine>() + texts.iter().map(|text| text.len()).sum::<usize>();
+        let texts = texts.into_iter().chain([&line.unit, &line.precursor, &line.why]);
+        let bytes = self.bytes + size_of::<LogLine>() + texts.map(String::len).sum::<usize>();
         if bytes > LINES_BYTES_MAX {
             let reason =
                 format_args!("lines of the request take more than {LINES_BYTES_MAX} bytes; send smaller batches");
@@ -118,6 +119,9 @@ fn line(record: &LogRecord, host: &str, service: &str, now: Timestamp) -> Option
         template_id: cut(find(&record.attributes, &["petrel.template.id"])),
         template: cut(find(&record.attributes, &["petrel.template"])),
         body,
+        unit: cut(find(&record.attributes, &["systemd.unit"])),
+        precursor: cut(find(&record.attributes, &["petrel.precursor"])),
+        why: cut(find(&record.attributes, &["petrel.why"])),
     })
 }
 
@@ -160,6 +164,9 @@ mod tests {
                 attribute("log.file.path", "/var/log/syslog"),
                 attribute("petrel.template.id", "aa"),
                 attribute("petrel.template", "disk <*> failed"),
+                attribute("systemd.unit", "smartd.service"),
+                attribute("petrel.precursor", "smart_failing"),
+                attribute("petrel.why", "precursor"),
             ],
             ..LogRecord::default()
         };
@@ -184,6 +191,9 @@ mod tests {
             template_id: "aa".to_owned(),
             template: "disk <*> failed".to_owned(),
             body: "disk sda failed".to_owned(),
+            unit: "smartd.service".to_owned(),
+            precursor: "smart_failing".to_owned(),
+            why: "precursor".to_owned(),
         };
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1].t, lines[1].source.as_str(), lines[1].severity), (9, "node", 0));

@@ -161,7 +161,8 @@ impl Store {
         backup::remove_staged(dir).map_err(unusable)?;
         load::check_logs(dir)?;
         let mut own = vec![MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION];
-        own.extend([loglines::MIGRATION, unlinked::MIGRATION]);
+        own.extend(loglines::MIGRATIONS);
+        own.push(unlinked::MIGRATION);
         own.extend(migrations);
         let control = Arc::new(Control::open(&dir.join("control.db"), &own)?);
         let days = Days::open(dir).map_err(unusable)?;

@@ -12,18 +12,25 @@ use super::{Mark, marks};
 use crate::series::Timestamp;
 use crate::telemetry;
 
-/// The table of this file in `control.db`.
-pub const MIGRATION: Migration = (
-    "store-loglines-1",
-    "CREATE TABLE log_line (
+/// The tables of this file in `control.db`, and what was added to them since.
+pub const MIGRATIONS: [Migration; 2] = [
+    ("store-loglines-1", VERSION_1),
+    (
+        "store-loglines-2",
+        "ALTER TABLE log_line ADD COLUMN unit TEXT NOT NULL DEFAULT '';
+        ALTER TABLE log_line ADD COLUMN precursor TEXT NOT NULL DEFAULT '';
+        ALTER TABLE log_line ADD COLUMN why TEXT NOT NULL DEFAULT '';",
+    ),
+];
+
+const VERSION_1: &str = "CREATE TABLE log_line (
         id INTEGER PRIMARY KEY AUTOINCREMENT, t INTEGER NOT NULL, host TEXT NOT NULL, source TEXT NOT NULL,
         severity INTEGER NOT NULL, template_id TEXT NOT NULL, template TEXT NOT NULL, body TEXT NOT NULL
     ) STRICT;
     CREATE INDEX log_line_by_host ON log_line (host, t);
     CREATE INDEX log_line_by_time ON log_line (t);
     CREATE TABLE log_size (one INTEGER PRIMARY KEY CHECK (one = 1), lines INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
-    INSERT INTO log_size (one, lines, bytes) VALUES (1, 0, 0);",
-);
+    INSERT INTO log_size (one, lines, bytes) VALUES (1, 0, 0);";
 
 /// Longest body kept, in bytes.
 const BODY_BYTES_MAX: usize = 8_192;
@@ -49,6 +56,12 @@ pub struct LogLine {
     pub template: String,
     /// The line.
     pub body: String,
+    /// The systemd unit it is of; empty where there is none.
+    pub unit: String,
+    /// What trouble it announces, by its name in the agents' precursor library; empty for most.
+    pub precursor: String,
+    /// Why its agent sent it whole, in the agent's word; empty where the sender says nothing.
+    pub why: String,
 }
 
 /// Which lines are wanted.
@@ -115,7 +128,8 @@ impl Store {
     pub fn recent_logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<LogLine>, ControlError> {
         self.shared.control.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT t, host, source, severity, template_id, template, body FROM log_line
+                "SELECT t, host, source, severity, template_id, template, body, unit, precursor, why
+                 FROM log_line
                  WHERE (?1 IS NULL OR host = ?1) AND severity >= ?2 AND (?3 IS NULL OR template_id = ?3)
                    AND (?4 IS NULL OR instr(body, ?4) > 0) AND t >= ?5 AND t <= ?6
                  ORDER BY t DESC, id DESC LIMIT ?7",
@@ -139,6 +153,9 @@ impl Store {
                         template_id: row.get(4)?,
                         template: row.get(5)?,
                         body: row.get(6)?,
+                        unit: row.get(7)?,
+                        precursor: row.get(8)?,
+                        why: row.get(9)?,
                     })
                 },
             )?;
@@ -149,8 +166,8 @@ impl Store {
 
 fn insert(tx: &Transaction<'_>, lines: &[LogLine]) -> rusqlite::Result<()> {
     let mut statement = tx.prepare_cached(
-        "INSERT INTO log_line (t, host, source, severity, template_id, template, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO log_line (t, host, source, severity, template_id, template, body, unit, precursor, why)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let mut bytes = 0;
     for line in lines {
@@ -164,7 +181,10 @@ fn insert(tx: &Transaction<'_>, lines: &[LogLine]) -> rusqlite::Result<()> {
             line.severity,
             line.template_id,
             line.template,
-            body
+            body,
+            line.unit,
+            line.precursor,
+            line.why
         ])?;
     }
     tx.execute("UPDATE log_size SET lines = lines + ?1, bytes = bytes + ?2", params![lines.len() as i64, bytes])?;
@@ -198,4 +218,49 @@ fn forget(tx: &Transaction<'_>, ids: &str, bound: i64) -> rusqlite::Result<u64> 
         tx.execute("UPDATE log_size SET lines = lines - ?1, bytes = bytes - ?2", [lines, bytes])?;
     }
     Ok(lines as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+    use crate::store::control::Control;
+
+    #[test]
+    fn a_database_of_the_first_version_keeps_its_lines_and_takes_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Control::open(&dir.path().join("control.db"), &MIGRATIONS[..1]).unwrap();
+        let insert = "INSERT INTO log_line (t, host, source, severity, template_id, template, body)
+            VALUES (1, 'h1', 'journal', 17, 'aa', 'disk <*> failed', 'disk sda failed')";
+        old.write(|tx| tx.execute(insert, [])).unwrap();
+        old.write(|tx| tx.execute("UPDATE log_size SET lines = 1, bytes = 15", [])).unwrap();
+        drop(old);
+        let store = Store::open(dir.path(), StoreOptions::default(), &[], 5).unwrap();
+        let before = LogLine {
+            t: 1,
+            host: "h1".to_owned(),
+            source: "journal".to_owned(),
+            severity: 17,
+            template_id: "aa".to_owned(),
+            template: "disk <*> failed".to_owned(),
+            body: "disk sda failed".to_owned(),
+            unit: String::new(),
+            precursor: String::new(),
+            why: String::new(),
+        };
+        let after = LogLine {
+            t: 2,
+            unit: "smartd.service".to_owned(),
+            precursor: "smart_failing".to_owned(),
+            why: "precursor".to_owned(),
+            ..before.clone()
+        };
+        assert!(store.append_logs(std::slice::from_ref(&after), None, 5).unwrap());
+        let expected = [after, before];
+        assert_eq!(store.recent_logs(&LogFilter::default(), 10).unwrap(), expected);
+        store.close();
+        // The steps are not taken twice.
+        let store = Store::open(dir.path(), StoreOptions::default(), &[], 5).unwrap();
+        assert_eq!(store.recent_logs(&LogFilter::default(), 10).unwrap(), expected);
+    }
 }

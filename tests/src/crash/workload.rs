@@ -131,6 +131,9 @@ pub fn lines(number: u64) -> Vec<LogLine> {
         template_id: String::new(),
         template: String::new(),
         body: format!("line {n} of batch {number}."),
+        unit: String::new(),
+        precursor: String::new(),
+        why: String::new(),
     };
     (0..3).map(line).collect()
 }

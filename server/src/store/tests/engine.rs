@@ -379,6 +379,9 @@ fn log_lines_are_kept_once_and_within_limits() {
         template_id: "a".to_owned(),
         template: "disk <*> failed".to_owned(),
         body: format!("disk {t} failed"),
+        unit: String::new(),
+        precursor: String::new(),
+        why: String::new(),
     };
     let mark = Mark { agent: "h1".to_owned(), epoch: "e".to_owned(), class: Class::Logs, seq: 1 };
     let lines: Vec<LogLine> = (0..1_400).map(line).collect();
