@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use petrel_agent::logs::{LogRecord, Severity, Why};
 use petrel_tests::petrel::Server;
 use petrel_tests::process::{Process, free_port, program, wait_for, wait_to_find};
 use petrel_tests::remote_write;
@@ -20,9 +21,16 @@ fn every_command_says_what_the_server_knows() {
     shell.check("outlooks", 0, &["No outlook yet"]);
     shell.check("ledger", 0, &["Nothing was predicted yet"]);
     shell.check("runs", 0, &["No runs"]);
+    shell.check("logs", 0, &["No such line"]);
+    shell.check("logs --limit 0", 2, &["limit", "10000"]);
+    shell.check("logs --severity loud", 2, &["fatal"]);
 
     send_samples(&server);
     shell.check("hosts", 0, &["HOST", "web1", "active", "79 %"]);
+    send_a_line(&server);
+    shell.check("logs", 0, &["TIME", "ANNOUNCES", "web1", "error", "/var/log/syslog", "io_error", "disk sda failed"]);
+    shell.check("logs --host web1 --severity error --contains sda --from 1h", 0, &["disk sda failed"]);
+    shell.check("logs --host web2", 0, &["No such line"]);
     shell.check("query up", 0, &["SERIES", "up{instance=\"web1\", job=\"node\"}"]);
     shell.check("query 1+1", 0, &["2"]);
     shell.check("query 1+1 --at 0", 0, &["2"]);
@@ -86,7 +94,7 @@ fn runs_are_shown_approved_denied_and_aborted() {
 fn a_server_that_is_not_there_is_told_apart_from_wrong_use() {
     let url = format!("http://127.0.0.1:{}", free_port());
     let shell = Shell { url: &url };
-    for command in ["alerts", "hosts", "outlooks", "ledger", "runs", "hold", "query up", "plan evacuate h1"] {
+    for command in ["alerts", "hosts", "logs", "outlooks", "ledger", "runs", "hold", "query up", "plan evacuate h1"] {
         shell.check(command, 3, &["cannot be reached", "petrel up"]);
     }
     let wrong = Shell { url: "nonsense" };
@@ -165,6 +173,24 @@ fn config(dir: &Path, groups: &str) -> String {
         rules.display(),
         runbook.display()
     )
+}
+
+fn send_a_line(server: &Server) {
+    let record = LogRecord {
+        at: now_ms(),
+        source: "/var/log/syslog".to_owned(),
+        severity: Severity::Error,
+        template_id: "00000000000000aa".to_owned(),
+        template: "disk <*> failed".to_owned(),
+        body: "disk sda failed".to_owned(),
+        unit: String::new(),
+        precursor: "io_error".to_owned(),
+        why: Why::Precursor,
+    };
+    let body = petrel_agent::stream::encode::logs("web1", &[record], now_ms()).body;
+    let headers = [("content-type", "application/x-protobuf"), ("content-encoding", "zstd")];
+    let (status, answer) = server.post_bytes("/v1/logs", &headers, body).expect("the server is there");
+    assert_eq!(status, 200, "{answer}");
 }
 
 fn send_samples(server: &Server) {

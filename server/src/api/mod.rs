@@ -8,6 +8,7 @@ pub mod compress;
 pub mod cors;
 pub mod hosts;
 pub mod listen;
+pub mod logs;
 pub mod prometheus;
 pub mod remedy;
 pub mod v1;

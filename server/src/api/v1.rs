@@ -13,6 +13,7 @@ use petrel_agent::error_chain::chain;
 use serde::{Deserialize, Serialize};
 
 use super::hosts::{self, HostRow};
+use super::logs;
 use crate::clock::Clock;
 use crate::decide::alert::{Alert, AlertState};
 use crate::decide::engine::AlertsView;
@@ -101,7 +102,7 @@ struct LedgerQuestion {
     open: Option<bool>,
 }
 
-/// `GET /petrel/v1/{overview,alerts,hosts,outlooks,ledger}`, and `POST /petrel/v1/admin/flush`, which seals and compacts all
+/// `GET /petrel/v1/{overview,alerts,hosts,outlooks,ledger,logs}`, and `POST /petrel/v1/admin/flush`, which seals and compacts all
 /// samples and then answers with what failed.
 pub fn router(views: Views) -> Router {
     Router::new()
@@ -110,12 +111,13 @@ pub fn router(views: Views) -> Router {
         .route("/petrel/v1/hosts", get(|State(views): State<Views>| blocking(views, |views| Ok(host_rows(views)))))
         .route("/petrel/v1/outlooks", get(|State(views): State<Views>| blocking(views, |views| Ok(outlooks(views)))))
         .route("/petrel/v1/ledger", get(ledger))
+        .route("/petrel/v1/logs", get(logs::lines))
         .route("/petrel/v1/admin/flush", post(|State(views): State<Views>| blocking(views, |views| Ok(flush(views)))))
         .with_state(views)
 }
 
 /// Reads on a thread that may block.
-async fn blocking<T: Serialize + Send + 'static>(
+pub(super) async fn blocking<T: Serialize + Send + 'static>(
     views: Views,
     read: impl FnOnce(&Views) -> Result<T, ControlError> + Send + 'static,
 ) -> Response {

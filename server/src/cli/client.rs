@@ -11,7 +11,7 @@ use crate::clock;
 use crate::series::Timestamp;
 
 use super::connection::{Connection, unreached};
-use super::{Command, HostsCommand, Plan, QueryArgs, RunsCommand, ServerArgs, exit, show};
+use super::{Command, HostsCommand, LogsArgs, Plan, QueryArgs, RunsCommand, ServerArgs, exit, show};
 
 /// What one command asks, and how its answer is shown.
 struct Question<'a> {
@@ -90,6 +90,7 @@ fn request(question: &Question<'_>) -> anyhow::Result<reqwest::RequestBuilder> {
 fn question(command: &Command) -> Question<'_> {
     match command {
         Command::Query(args) => query(args),
+        Command::Logs(args) => logs(args),
         Command::Alerts(server) => get(server, "petrel/v1/alerts", show::alerts),
         Command::Outlooks(server) => get(server, "petrel/v1/outlooks", show::outlooks),
         Command::Ledger(server) => get(server, "petrel/v1/ledger", show::ledger),
@@ -140,8 +141,27 @@ fn question(command: &Command) -> Question<'_> {
     }
 }
 
+/// Unix seconds, as the API takes a time.
+fn seconds(ms: Timestamp) -> String {
+    format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000))
+}
+
+fn logs(args: &LogsArgs) -> Question<'_> {
+    let mut asked = get(&args.server, "petrel/v1/logs", show::logs);
+    let pairs = [
+        ("host", args.host.clone()),
+        ("severity", args.severity.clone()),
+        ("contains", args.contains.clone()),
+        ("template", args.template.clone()),
+        ("from", args.from.map(seconds)),
+        ("to", args.to.map(seconds)),
+        ("limit", Some(args.limit.to_string())),
+    ];
+    asked.query = pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    asked
+}
+
 fn query(args: &QueryArgs) -> Question<'_> {
-    let seconds = |ms: Timestamp| format!("{}.{:03}", ms.div_euclid(1000), ms.rem_euclid(1000));
     let (path, times) = match (args.at, args.from) {
         (_, Some(from)) => {
             let to = args.to.unwrap_or_else(|| clock::wall()());

@@ -70,6 +70,8 @@ pub enum Command {
     Outlooks(ServerArgs),
     /// Predictions and what became of them
     Ledger(ServerArgs),
+    /// Log lines that hosts sent whole, latest last
+    Logs(LogsArgs),
     /// Runs of runbooks: list them, show one, say yes or no to one
     Runs(RunsArgs),
     /// Show what an evacuation of a host would do, or why it is refused
@@ -187,6 +189,35 @@ pub enum HostsCommand {
         #[arg(value_parser = ["active", "draining", "maintenance", "quarantined"])]
         duty: String,
     },
+}
+
+/// Options of `petrel logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Of this host alone
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Of this severity and above
+    #[arg(long, value_parser = ["debug", "info", "warning", "error", "fatal"])]
+    pub severity: Option<String>,
+    /// Containing this text
+    #[arg(long, value_name = "TEXT")]
+    pub contains: Option<String>,
+    /// Of the template with this identity, as `--json` shows it
+    #[arg(long, value_name = "ID")]
+    pub template: Option<String>,
+    /// From this time on: `5m` ago, `2026-01-31 12:30:00`, RFC 3339 or Unix seconds
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
+    pub from: Option<Timestamp>,
+    /// Up to this time; default now
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
+    pub to: Option<Timestamp>,
+    /// The latest lines, so many of them, 1 to 10000
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+    /// Where to ask
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Options of `petrel runs`.

@@ -83,6 +83,33 @@ pub fn hosts(answer: &Value) -> String {
     table(&header, rows, "No host has reported yet.")
 }
 
+/// Log lines, in the order of their times.
+pub fn logs(answer: &Value) -> String {
+    let level = |number: &Value| match number.as_i64().unwrap_or(0) {
+        1..9 => "debug",
+        9..13 => "info",
+        13..17 => "warning",
+        17..21 => "error",
+        21.. => "fatal",
+        _ => "-",
+    };
+    let from = |line: &Value| match line["unit"].as_str() {
+        Some(unit) if !unit.is_empty() => unit.to_owned(),
+        _ => text(&line["source"]),
+    };
+    let rows = list(answer).map(|line| {
+        vec![
+            line["t"].as_i64().map_or_else(|| "-".to_owned(), time_of),
+            text(&line["host"]),
+            level(&line["severity"]).to_owned(),
+            from(line),
+            text(&line["precursor"]),
+            text(&line["body"]),
+        ]
+    });
+    table(&["time", "host", "level", "from", "announces", "line"], rows, "No such line is kept; hosts send whole what is worth reading.")
+}
+
 /// What runs out when.
 pub fn outlooks(answer: &Value) -> String {
     let horizons: Vec<&str> = list(answer)

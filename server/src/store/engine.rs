@@ -22,7 +22,7 @@ use super::rollup::Rollups;
 use super::shared::{AppendError, QUEUE_BATCHES_MAX, Shared};
 use super::unlinked::{self, UnlinkDayError};
 use super::writer::{Message, Request, Writer};
-use super::{Accepted, Batch, Committed, agents, backup, load, loglines, restore, sqlite};
+use super::{Accepted, Batch, Committed, agents, backup, load, log_templates, loglines, restore, sqlite};
 use crate::query::source::SelectError;
 use crate::series::{Sample, Timestamp};
 
@@ -162,7 +162,7 @@ impl Store {
         load::check_logs(dir)?;
         let mut own = vec![MIGRATION_FLOOR, agents::MIGRATION, marks::MIGRATION, metadata::MIGRATION];
         own.extend(loglines::MIGRATIONS);
-        own.push(unlinked::MIGRATION);
+        own.extend([log_templates::MIGRATION, unlinked::MIGRATION]);
         own.extend(migrations);
         let control = Arc::new(Control::open(&dir.join("control.db"), &own)?);
         let days = Days::open(dir).map_err(unusable)?;

@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Transaction, params};
+use serde::Serialize;
 
 use super::control::{ControlError, Migration};
 use super::engine::Store;
 use super::shared::AppendError;
-use super::{Mark, marks};
+use super::{Mark, log_templates, marks};
 use crate::series::Timestamp;
 use crate::telemetry;
 
@@ -37,10 +38,10 @@ const BODY_BYTES_MAX: usize = 8_192;
 /// Lines dropped at once when a limit is met, so that not every insert deletes.
 const DROP_LINES: i64 = 1_000;
 /// Most lines that one question gets.
-const RECENT_MAX: usize = 10_000;
+pub const RECENT_MAX: usize = 10_000;
 
 /// One log line of a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogLine {
     /// When it was written.
     pub t: Timestamp,
@@ -50,7 +51,7 @@ pub struct LogLine {
     pub source: String,
     /// OpenTelemetry's severity number, 1 to 24; 0 where unknown. 9 is info, 13 warning, 17 error, 21 fatal.
     pub severity: i32,
-    /// Identity of its template, empty where the sender has none.
+    /// Identity of its template, empty where the sender has none. Of templates that became one, the one known first.
     pub template_id: String,
     /// The template's text.
     pub template: String,
@@ -71,7 +72,7 @@ pub struct LogFilter {
     pub host: Option<String>,
     /// Of at least this severity.
     pub severity_min: i32,
-    /// Of this template alone.
+    /// Of this template alone, or of one that became the same.
     pub template_id: Option<String>,
     /// Containing this text.
     pub contains: Option<String>,
@@ -110,6 +111,7 @@ impl Store {
             {
                 return Ok(false);
             }
+            log_templates::note(tx, lines, now)?;
             insert(tx, lines)?;
             let limits = (options.log_lines_max as i64, options.log_bytes_max as i64);
             dropped.store(bound(tx, limits, oldest)?, Ordering::Relaxed);
@@ -128,11 +130,14 @@ impl Store {
     pub fn recent_logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<LogLine>, ControlError> {
         self.shared.control.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT t, host, source, severity, template_id, template, body, unit, precursor, why
-                 FROM log_line
-                 WHERE (?1 IS NULL OR host = ?1) AND severity >= ?2 AND (?3 IS NULL OR template_id = ?3)
+                "SELECT t, host, source, severity, coalesce(nullif(alias_of, ''), template_id), template, body,
+                   unit, precursor, why
+                 FROM log_line LEFT JOIN log_template ON log_template.id = template_id
+                 WHERE (?1 IS NULL OR host = ?1) AND severity >= ?2
+                   AND (?3 IS NULL OR template_id = ?3 OR coalesce(nullif(alias_of, ''), template_id) =
+                     (SELECT coalesce(nullif(alias_of, ''), id) FROM log_template WHERE id = ?3))
                    AND (?4 IS NULL OR instr(body, ?4) > 0) AND t >= ?5 AND t <= ?6
-                 ORDER BY t DESC, id DESC LIMIT ?7",
+                 ORDER BY t DESC, log_line.id DESC LIMIT ?7",
             )?;
             let rows = statement.query_map(
                 params![

@@ -19,6 +19,7 @@ mod index;
 mod journal;
 mod load;
 mod lock;
+mod log_templates;
 pub mod loglines;
 mod maintain;
 pub mod marks;

@@ -394,4 +394,11 @@ fn log_lines_are_kept_once_and_within_limits() {
     assert_eq!(store.recent_logs(&LogFilter::default(), 10_000).unwrap().len(), 600);
     let one = LogFilter { contains: Some("disk 1500 ".to_owned()), ..LogFilter::default() };
     assert_eq!(store.recent_logs(&one, 10).unwrap().len(), 1);
+    let other = LogLine { host: "h2".to_owned(), template_id: "b".to_owned(), ..line(1_600) };
+    assert!(store.append_logs(&[other], None, NOW).unwrap());
+    for id in ["a", "b"] {
+        let same = LogFilter { template_id: Some(id.to_owned()), ..LogFilter::default() };
+        let lines = store.recent_logs(&same, 10_000).unwrap();
+        assert_eq!((lines.len(), lines[0].host.as_str(), lines[0].template_id.as_str()), (601, "h2", "a"));
+    }
 }
