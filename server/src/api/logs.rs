@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_question_is_a_filter_or_a_mistake_that_is_named() {
         let ask = |pairs: &[(&str, &str)]| {
-            let map: serde_json::Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            let map: serde_json::Map<_, _> =
+                pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
             serde_json::from_value::<Question>(map.into()).unwrap().read()
         };
         let (filter, limit) = ask(&[("host", "h1"), ("severity", "warning"), ("from", "1790000000.5")]).unwrap();

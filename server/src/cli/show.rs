@@ -107,7 +107,11 @@ pub fn logs(answer: &Value) -> String {
             text(&line["body"]),
         ]
     });
-    table(&["time", "host", "level", "from", "announces", "line"], rows, "No such line is kept; hosts send whole what is worth reading.")
+    table(
+        &["time", "host", "level", "from", "announces", "line"],
+        rows,
+        "No such line is kept; hosts send whole what is worth reading.",
+    )
 }
 
 /// What runs out when.

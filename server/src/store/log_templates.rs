@@ -76,7 +76,10 @@ fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> r
 
 /// Takes out so many, and sets free the aliases of those that are gone.
 fn forget(tx: &Transaction<'_>, count: i64) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM log_template WHERE id IN (SELECT id FROM log_template ORDER BY seen, id LIMIT ?1)", [count])?;
+    tx.execute(
+        "DELETE FROM log_template WHERE id IN (SELECT id FROM log_template ORDER BY seen, id LIMIT ?1)",
+        [count],
+    )?;
     tx.execute(
         "DELETE FROM log_template WHERE alias_of <> '' AND alias_of NOT IN (SELECT id FROM log_template WHERE alias_of = '')",
         [],
@@ -149,7 +152,11 @@ mod tests {
         let tx = connection.transaction().unwrap();
         forget(&tx, 1).unwrap();
         tx.commit().unwrap();
-        assert_eq!(rows(&connection), ["c y ", "d y c"], "an alias goes with its root, and keeps it alive while it is seen");
+        assert_eq!(
+            rows(&connection),
+            ["c y ", "d y c"],
+            "an alias goes with its root, and keeps it alive while it is seen"
+        );
         tell(&mut connection, "d", "y", 5);
         let tx = connection.transaction().unwrap();
         forget(&tx, 2).unwrap();
