@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::super::kernel::cgroup2::{self, unescaped};
+use super::super::kernel::cgroup1::Hierarchies;
+use super::super::kernel::cgroup2::unescaped;
 use super::super::{CollectError, Collector, Family, Kind, Roots};
 
 /// Where libvirt puts guests.
@@ -27,10 +28,9 @@ impl GuestCgroups {
     }
 
     fn list(&self) -> Result<Vec<(String, String)>, CollectError> {
-        let machines = cgroup2::root(&self.sysfs).map(|root| root.join(MACHINES)).filter(|folder| folder.is_dir());
-        let machines =
-            machines.ok_or_else(|| CollectError::Absent { path: self.sysfs.join("fs/cgroup").join(MACHINES) })?;
-        let (scopes, _) = cgroup2::children(&machines, SCOPES_MAX);
+        let tree = Hierarchies::find(&self.sysfs).filter(|tree| tree.has(MACHINES));
+        let tree = tree.ok_or_else(|| CollectError::Absent { path: self.sysfs.join("fs/cgroup").join(MACHINES) })?;
+        let (scopes, _) = tree.children(MACHINES, SCOPES_MAX);
         let named = scopes.iter().filter_map(|scope| {
             let scope = unescaped(scope);
             Some((format!("{MACHINES}/{scope}"), guest(&scope)?.to_owned()))

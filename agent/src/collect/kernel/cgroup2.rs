@@ -89,7 +89,8 @@ impl Cgroup2Reader {
         }
     }
 
-    fn file(&mut self, folder: &Path, name: &str) -> Option<&str> {
+    /// The text of a small file; `None` when it is not there or is no text.
+    pub(super) fn file(&mut self, folder: &Path, name: &str) -> Option<&str> {
         self.bytes.clear();
         self.text.clear();
         File::open(folder.join(name)).ok()?.take(BYTES_MAX).read_to_end(&mut self.bytes).ok()?;
@@ -136,7 +137,7 @@ pub(in crate::collect) fn unescaped(name: &str) -> String {
 }
 
 /// Lines of a word and a number.
-fn pairs(text: &str) -> impl Iterator<Item = (&str, f64)> {
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, f64)> {
     text.lines().filter_map(|line| {
         let (word, number) = line.split_once(' ')?;
         Some((word, number.trim().parse().ok()?))

@@ -1,9 +1,10 @@
 //! What the host's slices use (system, user, machine, …), and each scope in the machine slice, where guests run: control
-//! groups of version 2. At most [`SCOPES_MAX`] scopes; it never looks into a scope.
+//! groups of either version. At most [`SCOPES_MAX`] scopes; it never looks into a scope.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cgroup1::Hierarchies;
 use super::cgroup2::{self, Cgroup2, Cgroup2Reader, CgroupCpu, CgroupPressure};
 use crate::collect::{CollectError, Collector, Family, Kind, Pace, Roots};
 
@@ -75,18 +76,17 @@ impl CgroupSlices {
     }
 
     /// All groups by the name they are told under, and how many were left out.
-    fn groups(&mut self, root: &std::path::Path) -> (Vec<(String, Cgroup2)>, bool) {
-        let (slices, mut more) = cgroup2::children(root, SLICES_MAX);
+    fn groups(&mut self, tree: &Hierarchies) -> (Vec<(String, Cgroup2)>, bool) {
+        let (slices, mut more) = tree.children("", SLICES_MAX);
         let mut groups = Vec::new();
         for slice in slices.iter().filter(|name| name.strip_suffix(".slice").is_some()) {
-            groups.push((slice.clone(), self.reader.read(&root.join(slice))));
+            groups.push((slice.clone(), tree.read(&mut self.reader, slice)));
         }
-        let machines = root.join(MACHINES);
-        let (scopes, more_scopes) = cgroup2::children(&machines, SCOPES_MAX);
+        let (scopes, more_scopes) = tree.children(MACHINES, SCOPES_MAX);
         more |= more_scopes;
         for scope in &scopes {
             let name = format!("{MACHINES}/{}", cgroup2::unescaped(scope));
-            groups.push((name, self.reader.read(&machines.join(scope))));
+            groups.push((name, tree.read(&mut self.reader, &format!("{MACHINES}/{scope}"))));
         }
         // Two names that differ only in their escapes would give one label set twice.
         groups.sort_by(|a, b| a.0.cmp(&b.0));
@@ -106,10 +106,10 @@ impl Collector for CgroupSlices {
     }
 
     fn collect(&mut self, families: &mut Vec<Family>) -> Result<(), CollectError> {
-        let Some(root) = cgroup2::root(&self.sysfs) else {
+        let Some(tree) = Hierarchies::find(&self.sysfs) else {
             return Err(CollectError::Absent { path: self.sysfs.join("fs/cgroup/cgroup.controllers") });
         };
-        let (groups, more) = self.groups(&root);
+        let (groups, more) = self.groups(&tree);
         for field in &FIELDS {
             let mut family = Family::new(field.kind, format!("petrel_cgroup_{}", field.name), field.help);
             for (name, group) in &groups {

@@ -2,6 +2,7 @@
 
 mod buddyinfo;
 mod by_processor;
+pub(in crate::collect) mod cgroup1;
 pub(in crate::collect) mod cgroup2;
 mod cgroup_slices;
 mod cgroups;
