@@ -2,6 +2,7 @@
 
 mod bcache;
 mod bcache_files;
+mod bcachefs;
 mod btrfs;
 mod diskstats;
 mod dmmultipath;
@@ -32,6 +33,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(filesystem::Filesystem::new(roots)),
         Box::new(mdadm::Mdadm::new(roots, config.interval)),
         Box::new(bcache::Bcache::new(roots)),
+        Box::new(bcachefs::Bcachefs::new(roots)),
         Box::new(btrfs::Btrfs::new(roots)),
         Box::new(dmmultipath::Dmmultipath::new(roots)),
         Box::new(fibrechannel::Fibrechannel::new(roots)),

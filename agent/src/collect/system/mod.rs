@@ -9,6 +9,7 @@ mod textfile;
 mod time;
 mod time_sync;
 mod time_sync_answers;
+mod timex;
 mod uname;
 
 use super::{CollectConfig, Collector};
@@ -24,6 +25,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(reboot::Reboot::new(roots)),
         Box::new(systemd::Systemd::new(roots)),
         Box::new(time_sync::TimeSync::new(roots)),
+        Box::new(timex::Timex),
         Box::new(textfile::Textfile::new(config.textfile.clone())),
     ]
 }
