@@ -72,7 +72,7 @@ impl Hierarchies {
         let mut read = self.unified.as_ref().map(|root| reader.read(&root.join(group))).unwrap_or_default();
         if let Some(folder) = self.accounting.as_ref().map(|root| root.join(group)) {
             // Version 2 counts time also without its cpu controller, but nothing of quotas.
-            read.cpu = read.cpu.or_else(|| cpu(reader.file(&folder, "cpuacct.usage")?.trim().parse().ok()?));
+            read.cpu = read.cpu.or_else(|| reader.file(&folder, "cpuacct.usage")?.trim().parse().ok().map(used));
             if let Some(cpu) = read.cpu.as_mut().filter(|cpu| cpu.user_seconds + cpu.system_seconds == 0.0) {
                 reader.file(&folder, "cpuacct.stat").into_iter().for_each(|text| modes(text, cpu));
             }
@@ -90,8 +90,9 @@ impl Hierarchies {
     }
 }
 
-fn cpu(usage_ns: u64) -> Option<CgroupCpu> {
-    Some(CgroupCpu { usage_seconds: usage_ns as f64 / NANOSECONDS, ..CgroupCpu::default() })
+/// `cpuacct.usage`.
+fn used(nanoseconds: u64) -> CgroupCpu {
+    CgroupCpu { usage_seconds: nanoseconds as f64 / NANOSECONDS, ..CgroupCpu::default() }
 }
 
 /// `cpuacct.stat`: ticks in either mode.
