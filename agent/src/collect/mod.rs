@@ -190,8 +190,10 @@ mod tests {
     #[test]
     fn a_made_up_host() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/collect");
-        let text = once(CollectConfig::at(&tree.join("proc"), &tree.join("sys")));
-        let live = ["node_uname_info", "node_time_seconds ", "node_filesystem_", "node_timex_", "petrel_"];
+        // Which programs print the kernel's clock differs from machine to machine.
+        let config = CollectConfig::at(&tree.join("proc"), &tree.join("sys")).leaving_out("timex");
+        let text = once(config);
+        let live = ["node_uname_info", "node_time_seconds ", "node_filesystem_", "petrel_"];
         let fixed: Vec<&str> = text.lines().filter(|line| !live.iter().any(|name| line.starts_with(name))).collect();
         expect_file!["../../testdata/collect/expected.prom"].assert_eq(&(fixed.join("\n") + "\n"));
     }

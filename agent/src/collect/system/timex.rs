@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn two_programs() {
         let shown = |out: &str| trial::series(&text::render(&told(&read(out).unwrap())));
-        expect![[r#"
+        expect![[r"
             node_timex_offset_seconds 0
             node_timex_frequency_adjustment_ratio 1
             node_timex_maxerror_seconds 16
@@ -154,9 +154,9 @@ mod tests {
             node_timex_loop_time_constant 2
             node_timex_tick_seconds 0.01
             node_timex_sync_status 0
-        "#]]
+        "]]
         .assert_eq(&shown(BUSYBOX));
-        expect![[r#"
+        expect![[r"
             node_timex_offset_seconds -0.001537
             node_timex_frequency_adjustment_ratio 1.0001
             node_timex_maxerror_seconds 0.0005
@@ -165,7 +165,7 @@ mod tests {
             node_timex_loop_time_constant 7
             node_timex_tick_seconds 0.010001
             node_timex_sync_status 1
-        "#]]
+        "]]
         .assert_eq(&shown(ADJTIMEX));
         assert_eq!(read("adjtimex: applet not found\n"), None);
         assert!(tai_offset().is_none_or(|seconds| (0.0..100.0).contains(&seconds)), "{:?}", tai_offset());
