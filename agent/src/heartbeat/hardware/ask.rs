@@ -46,7 +46,9 @@ pub(super) enum AskError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("{path} is answered with {status}; check user, password and rights")]
+    #[error(
+        "{path} is answered with {status}; check user, password and rights, and heartbeat.hardware.system if it is set"
+    )]
     Status { path: String, status: StatusCode },
     #[error("{path} is answered with something else than JSON of at most 2 MiB")]
     Malformed { path: String },
@@ -357,7 +359,10 @@ mod tests {
     async fn what_goes_wrong_is_told_without_the_password() {
         let url = bmc();
         let told = refused("wrong-secret", &format!("redfish: '{url}'")).await;
-        assert_eq!(told, "/redfish/v1/Systems is answered with 401 Unauthorized; check user, password and rights");
+        assert_eq!(
+            told,
+            "/redfish/v1/Systems is answered with 401 Unauthorized; check user, password and rights, and heartbeat.hardware.system if it is set"
+        );
         let told = refused("hunter2", &format!("redfish: '{url}', system: cut")).await;
         assert_eq!(told, "/redfish/v1/Systems/cut is answered with something else than JSON of at most 2 MiB");
         // Port 1 of loopback: nobody listens there.
