@@ -160,4 +160,16 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
+
+        #[test]
+        fn never_panics(bytes: Vec<u8>) {
+            let _ = (read_header(&bytes), read_batch(&bytes));
+            // With a right checksum the bytes reach what is inside.
+            let framed = frame(&bytes);
+            let _ = (read_header(&framed), read_batch(&framed));
+        }
+    }
 }

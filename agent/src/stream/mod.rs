@@ -10,3 +10,6 @@ pub mod pace;
 pub mod protocol;
 pub mod sender;
 pub mod skew;
+
+#[cfg(test)]
+mod outage_tests;
