@@ -65,6 +65,8 @@ static WORDS: LazyLock<AhoCorasick> =
     LazyLock::new(|| automaton(SECRET_WORDS.map(str::to_owned).to_vec(), AhoCorasickKind::ContiguousNFA));
 /// A private key has at most about a hundred lines; an END that never comes must not hide a file for ever.
 const KEY_LINES_MAX: u32 = 200;
+/// Shortest word that is taken for a line of a key where none is known to have begun.
+const KEY_WORD_BYTES_MIN: usize = 16;
 /// Longest key that is looked at.
 const KEY_BYTES_MAX: usize = 64;
 
@@ -73,28 +75,37 @@ pub fn masked(text: &str) -> Cow<'_, str> {
     SecretMask::default().mask(text)
 }
 
-/// Masks the lines of one file; remembers whether it is inside a private key.
+/// Masks the lines of one source; remembers whether it is inside a private key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SecretMask {
-    key_lines_left: u32,
+    key: Key,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, Copy, Default)]
+enum Key {
+    #[default]
+    Outside,
+    /// Inside a private key, for so many lines more at most.
+    Inside(u32),
+    /// Met in the middle, after a restart or when others took its place: what looks like a key's line is one, for so many lines more.
+    Unknown { left: u32, was_key: bool },
 }
 
 impl SecretMask {
-    /// For a source of which it is not known whether it is inside a private key: as if it were.
-    pub(super) fn inside_key() -> SecretMask {
-        SecretMask { key_lines_left: KEY_LINES_MAX }
+    /// For a source that may have begun before this: nobody knows whether it is inside a private key.
+    pub(super) fn met() -> SecretMask {
+        SecretMask { key: Key::Unknown { left: KEY_LINES_MAX, was_key: false } }
     }
 
     /// Whether the next line is part of a private key.
     pub(super) fn is_inside_key(&self) -> bool {
-        self.key_lines_left > 0
+        matches!(self.key, Key::Inside(_) | Key::Unknown { was_key: true, .. })
     }
 
     /// The line without its secrets. O(length).
     pub(super) fn mask<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
-        if self.key_lines_left > 0 {
-            let is_end = line.contains("-----END");
-            self.key_lines_left = if is_end { 0 } else { self.key_lines_left - 1 };
+        if self.is_in_key(line) {
             return Cow::Borrowed(MASK);
         }
         if !TRACES.is_match(line) {
@@ -119,6 +130,24 @@ impl SecretMask {
         }
         masked.push_str(&line[position..]);
         Cow::Owned(masked)
+    }
+
+    /// Whether the line is part of a key that began in one before it.
+    fn is_in_key(&mut self, line: &str) -> bool {
+        let is_end = line.contains("-----END");
+        match self.key {
+            Key::Outside => false,
+            Key::Inside(left) => {
+                self.key = if is_end || left <= 1 { Key::Outside } else { Key::Inside(left - 1) };
+                true
+            }
+            Key::Unknown { left, was_key } => {
+                let is_key = is_end || is_key_line(line, was_key);
+                let goes_on = is_key && !is_end && left > 1;
+                self.key = if goes_on { Key::Unknown { left: left - 1, was_key: true } } else { Key::Outside };
+                is_key
+            }
+        }
     }
 
     fn find(&mut self, line: &str) -> Vec<Range<usize>> {
@@ -155,12 +184,22 @@ impl SecretMask {
             return None;
         }
         let Some(end) = rest.find("-----END") else {
-            self.key_lines_left = KEY_LINES_MAX;
+            self.key = Key::Inside(KEY_LINES_MAX);
             return Some(position..line.len());
         };
         let after_end = rest[end + 8..].find("-----").map_or(rest.len(), |dashes| end + 8 + dashes + 5);
         Some(position..position + after_end)
     }
+}
+
+/// Whether a line ends in what a line of a PEM key is: base64 with letters of both cases and digits. The last line of a key can be
+/// a few letters, which `follows` another.
+fn is_key_line(line: &str, follows: bool) -> bool {
+    let word = line.trim_end().rsplit(char::is_whitespace).next().unwrap_or("").as_bytes();
+    let is_base64 = !word.is_empty() && word.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+    let has = |is: fn(&u8) -> bool| word.iter().any(is);
+    let is_mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
+    is_base64 && (follows || (word.len() >= KEY_WORD_BYTES_MIN && is_mixed))
 }
 
 /// The value after `key=`, `key:` or `"key":`, when the key names a secret.
@@ -340,6 +379,22 @@ mod tests {
         let lines = ["a -----BEGIN PRIVATE KEY-----", "MIIEv", "x== -----END PRIVATE KEY-----", "after"];
         let masked: Vec<String> = lines.iter().map(|line| mask.mask(line).into_owned()).collect();
         assert_eq!(masked, ["a ***", "***", "***", "after"]);
+    }
+
+    #[test]
+    fn a_source_met_inside_a_private_key_shows_nothing_of_it() {
+        let masked = |lines: &[&str]| -> Vec<String> {
+            let mut mask = SecretMask::met();
+            lines.iter().map(|line| mask.mask(line).into_owned()).collect()
+        };
+        let body = "Nov 23 03:00:00 h app: MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
+        assert_eq!(masked(&[body, "Nov 23 03:00:00 h app: x4Q=", "-----END PRIVATE KEY-----", "x 1"])[..3], ["***"; 3]);
+        assert_eq!(masked(&["-----END PRIVATE KEY-----", body]), ["***", body], "its end was all that was left");
+        for line in ["disk sda failed", "opened /var/lib/libvirt/images/web", "digest 9f86d081884c7d659a2feaa0c55ad015", ""] {
+            assert_eq!(masked(&[line, body]), [line, body], "what is no key's line ends the doubt");
+        }
+        let shown = masked(&vec![body; 300]).iter().filter(|line| *line == body).count();
+        assert_eq!(shown, 100, "and it ends in any case");
     }
 
     proptest::proptest! {
