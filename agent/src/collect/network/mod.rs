@@ -10,6 +10,7 @@ mod lnstat;
 mod netclass;
 mod netdev;
 mod netstat;
+mod qdisc;
 mod sockstat;
 mod softnet;
 mod udp_queues;
@@ -27,6 +28,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
         Box::new(netclass::Netclass::new(roots, config.interval)),
         Box::new(netdev::Netdev::new(roots)),
         Box::new(netstat::Netstat::new(roots)),
+        Box::new(qdisc::Qdisc::new(roots)),
         Box::new(sockstat::Sockstat::new(roots)),
         Box::new(softnet::Softnet::new(roots)),
         Box::new(udp_queues::UdpQueues::new(roots)),
