@@ -196,7 +196,8 @@ impl SecretMask {
 /// a few letters, which `follows` another.
 fn is_key_line(line: &str, follows: bool) -> bool {
     let word = line.trim_end().rsplit(char::is_whitespace).next().unwrap_or("").as_bytes();
-    let is_base64 = !word.is_empty() && word.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+    let is_base64 =
+        !word.is_empty() && word.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
     let has = |is: fn(&u8) -> bool| word.iter().any(is);
     let is_mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
     is_base64 && (follows || (word.len() >= KEY_WORD_BYTES_MIN && is_mixed))
@@ -390,7 +391,9 @@ mod tests {
         let body = "Nov 23 03:00:00 h app: MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
         assert_eq!(masked(&[body, "Nov 23 03:00:00 h app: x4Q=", "-----END PRIVATE KEY-----", "x 1"])[..3], ["***"; 3]);
         assert_eq!(masked(&["-----END PRIVATE KEY-----", body]), ["***", body], "its end was all that was left");
-        for line in ["disk sda failed", "opened /var/lib/libvirt/images/web", "digest 9f86d081884c7d659a2feaa0c55ad015", ""] {
+        for line in
+            ["disk sda failed", "opened /var/lib/libvirt/images/web", "digest 9f86d081884c7d659a2feaa0c55ad015", ""]
+        {
             assert_eq!(masked(&[line, body]), [line, body], "what is no key's line ends the doubt");
         }
         let shown = masked(&vec![body; 300]).iter().filter(|line| *line == body).count();
