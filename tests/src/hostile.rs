@@ -1,10 +1,13 @@
-//! What outsiders and damaged disks can send into the server's decoders, and what must hold for any of it: an answer or an
+//! What outsiders, other programs and damaged disks can send into the decoders of server and agent, and what must hold for any of it: an answer or an
 //! error, never a panic. `fuzz/` drives these by coverage, the test `mutations` by seeded changes of a corpus.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
+use petrel_agent::collect;
 use petrel_agent::collect::exposition::{self, Format};
+use petrel_agent::heartbeat::codec::Beat;
+use petrel_agent::heartbeat::storage::Header;
 use petrel_server::ingest::labels::LabelLimits;
 use petrel_server::ingest::{body, otlp, otlp_logs, remote_write, symbols};
 use petrel_server::query::source::{MetricMetadata, SelectError, Selected, Source, TimeRange};
@@ -23,7 +26,7 @@ const EXPOSED_SAMPLES_MAX: usize = 100;
 /// The clock of whatever asks for one.
 const NOW: i64 = 1_790_000_000_000;
 
-/// One way into the server.
+/// One way in.
 pub struct Door {
     /// Its name: that of the fuzz target.
     pub name: &'static str,
@@ -34,7 +37,7 @@ pub struct Door {
 }
 
 /// All of them.
-pub const DOORS: [Door; 7] = [
+pub const DOORS: [Door; 11] = [
     Door { name: "remote_write", knock: knock_remote_write, corpus: remote_writes },
     Door { name: "otlp", knock: knock_otlp, corpus: otlps },
     Door { name: "bodies", knock: knock_bodies, corpus: bodies },
@@ -42,6 +45,10 @@ pub const DOORS: [Door; 7] = [
     Door { name: "chunk", knock: knock_chunk, corpus: chunks },
     Door { name: "record", knock: knock_record, corpus: records },
     Door { name: "exposition", knock: knock_exposition, corpus: expositions },
+    Door { name: "programs", knock: knock_programs, corpus: outputs },
+    Door { name: "virsh", knock: knock_virsh, corpus: virsh_outputs },
+    Door { name: "log_lines", knock: knock_log_lines, corpus: log_lines },
+    Door { name: "agent_blocks", knock: knock_agent_blocks, corpus: agent_blocks },
 ];
 
 /// A store that knows some of the series, because those take another way.
@@ -132,6 +139,31 @@ pub fn knock_exposition(bytes: &[u8]) {
     }
 }
 
+/// What the programs of a host's cluster and hardware print. The first byte says which.
+pub fn knock_programs(bytes: &[u8]) {
+    let Some((first, text)) = bytes.split_first() else { return };
+    let programs = collect::hostile::programs();
+    let place = usize::from(*first) % programs.clone().count();
+    programs.clone().nth(place).inspect(|(_, read)| read(&String::from_utf8_lossy(text)));
+}
+
+/// What virsh prints of guests.
+pub fn knock_virsh(bytes: &[u8]) {
+    collect::hostile::virsh(&String::from_utf8_lossy(bytes));
+}
+
+/// Lines of files, the journal's export format, the kernel's records.
+pub fn knock_log_lines(bytes: &[u8]) {
+    petrel_agent::logs::hostile(bytes);
+}
+
+/// What stands on shared storage and in the spool, and datagrams.
+pub fn knock_agent_blocks(bytes: &[u8]) {
+    petrel_agent::heartbeat::storage::hostile(bytes);
+    petrel_agent::spool::hostile(bytes);
+    let _ = Beat::decode(bytes, |_| Some(vec![7; 32]));
+}
+
 /// A few series for queries to find.
 struct Few;
 
@@ -219,6 +251,56 @@ fn expositions() -> Vec<Vec<u8>> {
         "{\"a.b\",\"c d\"=\"e\"} -Inf\n# TYPE s summary\ns{quantile=\"0.5\"} 1e9\n",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// Recorded outputs; README files in their folders say of what.
+fn outputs() -> Vec<Vec<u8>> {
+    let texts = [
+        ("corosync", include_str!("../../agent/testdata/corosync/quorumtool.txt")),
+        ("corosync", include_str!("../../agent/testdata/corosync/cfgtool.txt")),
+        ("corosync_stats", include_str!("../../agent/testdata/corosync/cmapctl-stats.txt")),
+        ("dlm", include_str!("../../agent/testdata/dlm/status.txt")),
+        ("dlm", include_str!("../../agent/testdata/dlm/ls.txt")),
+        ("drbd", include_str!("../../agent/testdata/drbd/proc-syncing.txt")),
+        ("drbd", include_str!("../../agent/testdata/drbd/status-9.json")),
+        ("gfs2", include_str!("../../agent/testdata/gfs2/sbstats.txt")),
+        ("ipmi", include_str!("../../agent/testdata/ipmi/sdr-elist.txt")),
+        ("ipmi", include_str!("../../agent/testdata/ipmi/sel-info.txt")),
+        ("multipath", include_str!("../../agent/testdata/multipath/maps.json")),
+        ("pacemaker", include_str!("../../agent/testdata/pacemaker/troubled.xml")),
+        ("sanlock", include_str!("../../agent/testdata/sanlock/status.txt")),
+        ("sanlock", include_str!("../../agent/testdata/sanlock/host-status.txt")),
+        ("sbd", include_str!("../../agent/testdata/sbd/dump.txt")),
+        ("smart", include_str!("../../agent/testdata/smart/ata-failing.json")),
+        ("smart", include_str!("../../agent/testdata/smart/scsi.json")),
+        ("haproxy", include_str!("../../agent/testdata/haproxy-2.6-stat.csv")),
+    ];
+    let place = |name| collect::hostile::programs().position(|(one, _)| one == name).expect("the program has a reader");
+    texts.iter().map(|(name, text)| [&[place(*name) as u8], text.as_bytes()].concat()).collect()
+}
+
+fn virsh_outputs() -> Vec<Vec<u8>> {
+    let texts = [
+        include_str!("../../agent/testdata/virsh-domstats.txt"),
+        include_str!("../../agent/testdata/virsh-dumpxml.xml"),
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+fn log_lines() -> Vec<Vec<u8>> {
+    let texts = [
+        "Nov 23 03:00:00 h1 kernel: mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 5: be00000000800400\n",
+        "2026-11-23T03:00:00.5+01:00 h1 app[7]: password=abc token: \"x\" https://u:p@h/ failed\n  at a.b(C.java:1)\n",
+        "6,339,5140900,-;NET: Registered protocol family 10\n SUBSYSTEM=net\n",
+    ];
+    // Two entries and the beginning of a third.
+    let journal = &include_bytes!("../../agent/testdata/journal-export-252.bin")[..1_000];
+    texts.iter().map(|text| text.as_bytes().to_vec()).chain([journal.to_vec()]).collect()
+}
+
+fn agent_blocks() -> Vec<Vec<u8>> {
+    let header = Header { hosts_max: 8, area_id: [7; 16], made_at: NOW };
+    vec![header.encode().to_vec(), b"PTRL".to_vec()]
 }
 
 fn queries() -> Vec<Vec<u8>> {

@@ -11,6 +11,7 @@ mod config;
 pub mod exposition;
 mod guests;
 pub(crate) mod hardware;
+pub mod hostile;
 mod kernel;
 mod kernel_file;
 mod network;

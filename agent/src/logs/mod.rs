@@ -118,3 +118,23 @@ impl Severity {
         }
     }
 }
+
+/// Bytes as they could come from the journal, from the kernel or out of a file, whatever they are: for fuzzing.
+pub fn hostile(bytes: &[u8]) {
+    static CONFIG: std::sync::LazyLock<LogsConfig> =
+        std::sync::LazyLock::new(|| RawLogsConfig::default().check().expect("the defaults are right, as a test shows"));
+    let mut sift = sift::Sift::new(&CONFIG, &[], crate::collect::zone::Zone::utc());
+    let (mut counts, mut records) = (counts::Counts::default(), Vec::new());
+    let mut take = |source: &str, bytes: &[u8]| {
+        let line = sift::Line { source, unit: "", bytes, stated: None };
+        sift.line(&line, 1_790_000_000_000, &mut counts, &mut records);
+    };
+    bytes.split(|byte| *byte == b'\n').for_each(|line| take("/var/log/syslog", line));
+    let mut text = String::new();
+    journal::export::ExportReader::new(1024).feed(bytes, &mut |entry| {
+        entry.line(&mut text);
+        take("journal", text.as_bytes());
+        true
+    });
+    let _ = kmsg::parse(&String::from_utf8_lossy(bytes));
+}

@@ -24,6 +24,7 @@ use disk::{Disk, Folder, Mode, read_all};
 pub use dropped::Dropped;
 use dropped::{Episode, News};
 use queue::{Front, Queue};
+pub use segment::hostile;
 pub use shared::{Owned, SharedSpool};
 
 /// A segment is full at a sixteenth of the budget, so that dropping the oldest one takes little; never above this, so that

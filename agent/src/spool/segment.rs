@@ -124,6 +124,12 @@ fn class_code(class: Class) -> u8 {
     }
 }
 
+/// Bytes as they could stand in a segment, whatever they are, bare and in a frame with a right checksum: for fuzzing.
+pub fn hostile(bytes: &[u8]) {
+    let framed = frame(bytes);
+    let _ = (read_header(bytes), read_batch(bytes), read_header(&framed), read_batch(&framed));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

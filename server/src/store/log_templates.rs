@@ -24,13 +24,17 @@ const TEMPLATES_MAX: i64 = 100_000;
 
 /// Notes the templates of lines that are about to be stored. Lines of one template follow each other often and are noted once.
 pub(super) fn note(tx: &Transaction<'_>, lines: &[LogLine], now: Timestamp) -> rusqlite::Result<()> {
-    let mut last = ("", "");
+    let (mut last, mut is_more) = (("", ""), false);
     for line in lines {
         let template = (line.template_id.as_str(), line.template.as_str());
         if template != last && !line.template_id.is_empty() && !line.template.is_empty() {
-            note_one(tx, template, now)?;
+            is_more |= note_one(tx, template, now)?;
         }
         last = template;
+    }
+    // Counting takes a walk over all of them; lines bring new templates seldom.
+    if !is_more {
+        return Ok(());
     }
     let kept: i64 = tx.query_row("SELECT count(*) FROM log_template", [], |row| row.get(0))?;
     if kept > TEMPLATES_MAX {
@@ -39,7 +43,8 @@ pub(super) fn note(tx: &Transaction<'_>, lines: &[LogLine], now: Timestamp) -> r
     Ok(())
 }
 
-fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> rusqlite::Result<()> {
+/// Notes one template. Returns whether it was not known.
+fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> rusqlite::Result<bool> {
     let known: Option<(String, String)> = tx
         .prepare_cached("SELECT text, alias_of FROM log_template WHERE id = ?1")?
         .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -49,11 +54,11 @@ fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> r
             // What was the same once stays so, however each of them widens.
             tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id IN (?1, ?3)")?
                 .execute(params![id, now, alias_of])?;
-            return Ok(());
+            return Ok(false);
         }
         Some((before, _)) if before == text => {
             tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id = ?1")?.execute(params![id, now])?;
-            return Ok(());
+            return Ok(false);
         }
         _ => {}
     }
@@ -71,7 +76,7 @@ fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> r
         tx.prepare_cached("UPDATE log_template SET alias_of = ?2 WHERE alias_of = ?1")?.execute([id, &alias_of])?;
         tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id = ?1")?.execute(params![alias_of, now])?;
     }
-    Ok(())
+    Ok(known.is_none())
 }
 
 /// Takes out so many, and sets free the aliases of those that are gone.

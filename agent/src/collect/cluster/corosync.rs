@@ -153,6 +153,13 @@ fn read_rings(text: &str, membership: &Membership, columns: &mut Columns) {
     columns.push("ha_cluster_corosync_ring_errors", &[], faulty as f64);
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    let membership = read_membership(text, &mut columns).unwrap_or_default();
+    read_rings(text, &membership, &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};

@@ -121,6 +121,13 @@ fn changes(text: &str, name: &str) -> bool {
     lines.take_while(|line| !is_name(line)).any(|line| line.starts_with("new change"))
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    read_status(text, &mut columns);
+    read_lockspaces(text, &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

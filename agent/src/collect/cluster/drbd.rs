@@ -232,6 +232,13 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    let _ = read_json(text, &mut columns);
+    super::drbd_text::read(text, &BTreeMap::new(), &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

@@ -122,6 +122,11 @@ fn sum(values: impl Iterator<Item = u64>) -> f64 {
     values.map(|value| value as f64).sum()
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    read_statistics(text, "x", &mut Columns::new(&COLUMNS));
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

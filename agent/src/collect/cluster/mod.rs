@@ -33,6 +33,20 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
     ]
 }
 
+/// What reads the output of each program here, by its name: for fuzzing.
+pub(super) const HOSTILE: [(&str, fn(&str)); 10] = [
+    ("corosync", corosync::hostile),
+    ("corosync_stats", |text| drop(corosync_stats::read(text, text, "1"))),
+    ("dlm", dlm::hostile),
+    ("drbd", drbd::hostile),
+    ("gfs2", gfs2::hostile),
+    ("multipath", multipath::hostile),
+    ("pacemaker", |text| drop(pacemaker_status::read(text, &super::zone::Zone::utc()))),
+    ("pacemaker_constraints", pacemaker_constraints::hostile),
+    ("sanlock", sanlock::hostile),
+    ("sbd", sbd::hostile),
+];
+
 /// What a recorded reading of another exporter says, to compare ours with.
 #[cfg(test)]
 mod peer {

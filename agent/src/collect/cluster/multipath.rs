@@ -136,6 +136,11 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let _ = read(text, &mut Columns::new(&COLUMNS));
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

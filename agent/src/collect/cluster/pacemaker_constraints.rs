@@ -75,6 +75,11 @@ fn read(text: &str) -> Option<Columns> {
     Some(columns)
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    drop(read(text));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -207,6 +207,14 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
     blocks
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    drop(read_status(text, &mut columns));
+    read_renewals(text, &Lockspace::default(), &mut columns);
+    read_hosts(text, &Lockspace::default(), &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

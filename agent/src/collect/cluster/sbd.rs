@@ -111,6 +111,14 @@ fn read_slots(text: &str, device: &str, columns: &mut Columns) {
     }
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    drop(read_devices(text));
+    read_dump(text, true, "/dev/a", &mut columns);
+    read_slots(text, "/dev/a", &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

@@ -229,6 +229,11 @@ fn process(info: &str, figures: &[Figure]) -> Vec<Family> {
     families
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    drop(read(text, &Lists::new()));
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -77,3 +77,6 @@ impl LibvirtSource {
         (!self.sockets.iter().any(|socket| socket.exists())).then_some(first)
     }
 }
+
+/// What reads the output of each program here, by its name: for fuzzing.
+pub(super) const HOSTILE: [(&str, fn(&str)); 1] = [("haproxy", haproxy::hostile)];

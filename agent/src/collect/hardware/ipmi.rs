@@ -272,6 +272,16 @@ fn leading_number(text: &str) -> Option<f64> {
     text.split_ascii_whitespace().next()?.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    let mut columns = Columns::new(&COLUMNS);
+    push_sensors(&sensors(text), &[], &mut columns);
+    push_event_log(text, &[], &mut columns);
+    push_chassis(text, &[], &mut columns);
+    push_power(text, &[], &mut columns);
+    push_bmc(text, &[], &mut columns);
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

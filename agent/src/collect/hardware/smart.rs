@@ -142,6 +142,12 @@ impl Disk {
     }
 }
 
+/// All that is read here, from one text, whatever it is: for fuzzing.
+pub(super) fn hostile(text: &str) {
+    drop(scanned(text));
+    let _ = super::smart_report::read(text, "a", &mut Columns::new(&super::smart_report::COLUMNS));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

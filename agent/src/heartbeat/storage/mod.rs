@@ -25,7 +25,7 @@ pub use self::board::StorageBoards;
 pub use self::child::{ChildError, serve};
 pub use self::config::{CheckStorageError, RawStoragePath, StoragePath};
 pub use self::free::{FreeSlotError, free};
-pub use self::record::Header;
+pub use self::record::{Header, hostile};
 use self::watch::Watch;
 use super::Identity;
 use crate::clock::Clock;

@@ -151,6 +151,16 @@ fn at<const N: usize>(bytes: &[u8], place: usize) -> Option<&[u8; N]> {
     bytes.get(place..)?.first_chunk()
 }
 
+/// Bytes as they could stand in an area, whatever they are, their checksum made right so that what is behind it is reached: for
+/// fuzzing.
+pub fn hostile(bytes: &[u8]) {
+    let mut block = [0; BLOCK_BYTES];
+    let kept = bytes.len().min(BLOCK_BYTES);
+    block[..kept].copy_from_slice(&bytes[..kept]);
+    let block = sealed(block);
+    let _ = (Slot::decode(&block), Header::decode(&block), Slot::decode(bytes), Header::decode(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,4 @@
+//! What virsh prints of guests: records or an error, never a panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| petrel_tests::hostile::knock_virsh(bytes));
