@@ -4,8 +4,11 @@
 use super::{cluster, guests, hardware};
 use crate::libvirt::{domain, domstats};
 
+/// What reads the output of a program, with its name.
+pub type Reader = (&'static str, fn(&str));
+
 /// What reads the output of each program of the cluster, of the hardware, and of HAProxy, by its name.
-pub fn programs() -> impl Iterator<Item = (&'static str, fn(&str))> + Clone {
+pub fn programs() -> impl Iterator<Item = Reader> + Clone {
     cluster::HOSTILE.into_iter().chain(hardware::HOSTILE).chain(guests::HOSTILE)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
 }
 
 /// What reads the output of each program here, by its name: for fuzzing.
-pub(super) const HOSTILE: [(&str, fn(&str)); 10] = [
+pub(super) const HOSTILE: [super::hostile::Reader; 10] = [
     ("corosync", corosync::hostile),
     ("corosync_stats", |text| drop(corosync_stats::read(text, text, "1"))),
     ("dlm", dlm::hostile),

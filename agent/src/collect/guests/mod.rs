@@ -79,4 +79,4 @@ impl LibvirtSource {
 }
 
 /// What reads the output of each program here, by its name: for fuzzing.
-pub(super) const HOSTILE: [(&str, fn(&str)); 1] = [("haproxy", haproxy::hostile)];
+pub(super) const HOSTILE: [super::hostile::Reader; 1] = [("haproxy", haproxy::hostile)];

@@ -37,4 +37,4 @@ pub(super) fn all(config: &CollectConfig) -> Vec<Box<dyn Collector>> {
 }
 
 /// What reads the output of each program here, by its name: for fuzzing.
-pub(super) const HOSTILE: [(&str, fn(&str)); 2] = [("ipmi", ipmi::hostile), ("smart", smart::hostile)];
+pub(super) const HOSTILE: [super::hostile::Reader; 2] = [("ipmi", ipmi::hostile), ("smart", smart::hostile)];
