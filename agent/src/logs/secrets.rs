@@ -134,7 +134,9 @@ impl SecretMask {
 
     /// Whether the line is part of a key that began in one before it.
     fn is_in_key(&mut self, line: &str) -> bool {
-        let is_end = line.contains("-----END");
+        // Certificates of others may end in between, and another key may begin in the same record.
+        let end = line.rfind("-----END").filter(|end| line[*end..].contains("PRIVATE KEY"));
+        let is_end = end.is_some_and(|end| !line[end..].contains("-----BEGIN"));
         match self.key {
             Key::Outside => false,
             Key::Inside(left) => {
@@ -142,7 +144,7 @@ impl SecretMask {
                 true
             }
             Key::Unknown { left, was_key } => {
-                let is_key = is_end || is_key_line(line, was_key);
+                let is_key = end.is_some() || is_key_line(line, was_key);
                 let goes_on = is_key && !is_end && left > 1;
                 self.key = if goes_on { Key::Unknown { left: left - 1, was_key: true } } else { Key::Outside };
                 is_key
@@ -380,6 +382,22 @@ mod tests {
         let lines = ["a -----BEGIN PRIVATE KEY-----", "MIIEv", "x== -----END PRIVATE KEY-----", "after"];
         let masked: Vec<String> = lines.iter().map(|line| mask.mask(line).into_owned()).collect();
         assert_eq!(masked, ["a ***", "***", "***", "after"]);
+    }
+
+    #[test]
+    fn a_private_key_ends_with_its_own_end_alone() {
+        let mut mask = SecretMask::default();
+        let lines = [
+            "-----BEGIN PRIVATE KEY-----",
+            "-----END CERTIFICATE-----",
+            "MIIEv",
+            "x -----END PRIVATE KEY----- -----BEGIN RSA PRIVATE KEY-----",
+            "MIIEw",
+            "-----END RSA PRIVATE KEY-----",
+            "after",
+        ];
+        let shown: Vec<&str> = lines.into_iter().filter(|line| mask.mask(line) == *line).collect();
+        assert_eq!(shown, ["after"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `GET /petrel/v1/logs`: the log lines that hosts sent whole, latest last, as one reads a log. Reads only.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,8 @@ use serde_json::json;
 use super::prometheus::params::parse_time;
 use super::v1::{Views, blocking};
 use crate::series::Timestamp;
-use crate::store::loglines::{LogFilter, RECENT_MAX};
+use crate::store::log_search::RECENT_MAX;
+use crate::store::loglines::LogFilter;
 
 /// Lines in one answer, unless asked for another number.
 const LINES_DEFAULT: usize = 100;
@@ -70,8 +72,8 @@ fn time(key: &str, text: Option<&str>) -> Result<Option<Timestamp>, String> {
 }
 
 /// Answers with the latest lines that fulfil the question, in the order of their times; 400 where it makes no sense.
-pub async fn lines(State(views): State<Views>, Query(asked): Query<Question>) -> Response {
-    match asked.read() {
+pub async fn lines(State(views): State<Views>, asked: Result<Query<Question>, QueryRejection>) -> Response {
+    match asked.map_err(|error| error.body_text()).and_then(|Query(asked)| asked.read()) {
         Ok((filter, limit)) => {
             blocking(views, move |views| {
                 let mut lines = views.store.recent_logs(&filter, limit)?;

@@ -14,6 +14,11 @@ use crate::store::loglines::LogLine;
 /// Longest source, host or template kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
 
+/// Longest identity, unit or word kept, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// A line of a host whose clock is farther ahead has the time at which it came, or it would stand above all others for long.
+const AHEAD_MS_MAX: Timestamp = 600_000;
+
 /// Largest record or resource: two bytes of one can become sixty when it is decoded.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Most bytes that the lines of one request take: each has its host's name, so a request could become a hundred times as large.
@@ -112,16 +117,16 @@ fn line(record: &LogRecord, host: &str, service: &str, now: Timestamp) -> Option
     let nanos = if record.time_unix_nano == 0 { record.observed_time_unix_nano } else { record.time_unix_nano };
     let source = find(&record.attributes, &["log.file.path", "log.file.name"]);
     Some(LogLine {
-        t: if nanos == 0 { now } else { (nanos / 1_000_000) as Timestamp },
+        t: Some((nanos / 1_000_000) as Timestamp).filter(|t| nanos != 0 && *t <= now + AHEAD_MS_MAX).unwrap_or(now),
         host: cut(host.to_owned()),
         source: cut(if source.is_empty() { service.to_owned() } else { source }),
         severity: record.severity_number.clamp(0, 24),
-        template_id: cut(find(&record.attributes, &["petrel.template.id"])),
+        template_id: short(find(&record.attributes, &["petrel.template.id"])),
         template: cut(find(&record.attributes, &["petrel.template"])),
         body,
-        unit: cut(find(&record.attributes, &["systemd.unit"])),
-        precursor: cut(find(&record.attributes, &["petrel.precursor"])),
-        why: cut(find(&record.attributes, &["petrel.why"])),
+        unit: short(find(&record.attributes, &["systemd.unit"])),
+        precursor: short(find(&record.attributes, &["petrel.precursor"])),
+        why: short(find(&record.attributes, &["petrel.why"])),
     })
 }
 
@@ -130,9 +135,17 @@ fn find(attributes: &[KeyValue], keys: &[&str]) -> String {
     keys.iter().find_map(|key| attributes.iter().find(|pair| pair.key == *key).and_then(text_of)).unwrap_or_default()
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+fn cut(text: String) -> String {
+    cut_to(text, TEXT_BYTES_MAX)
+}
+
+fn short(text: String) -> String {
+    cut_to(text, NAME_BYTES_MAX)
+}
+
+fn cut_to(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);
     }
     text

@@ -154,7 +154,8 @@ impl Presence {
     /// Takes over an agent with the last `up` sample of an earlier process.
     pub fn restore(&mut self, source: Source, last: Sample) {
         let state = if last.v == 0.0 { State::Silent { told_at: last.t } } else { State::Sending };
-        let is_ended = state != State::Sending;
+        // Whether its series were ended nobody wrote down. Ending them twice does nothing.
+        let is_ended = false;
         let agent = Agent { newest: last.t, seen_at: last.t, gaps: Vec::new(), state, is_ended };
         self.agents.entry(source).or_insert(agent);
     }

@@ -1,8 +1,10 @@
 //! Which templates of log lines are one. Hosts mine templates by themselves, and a template's identity is a hash of the line it was
 //! born from: when two have widened to the same text, on one host or on several, they are the same kind of line under two
-//! names. The later identity becomes an alias of the one known first. An alias always points at one that is none itself.
+//! names. The one known later becomes an alias of the one known first. An alias always points at one that is none itself.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::control::Migration;
 use super::loglines::LogLine;
@@ -12,7 +14,7 @@ use crate::series::Timestamp;
 pub const MIGRATION: Migration = (
     "store-log-templates-1",
     "CREATE TABLE log_template (
-        id TEXT PRIMARY KEY, text TEXT NOT NULL, seen INTEGER NOT NULL, alias_of TEXT NOT NULL DEFAULT ''
+        id TEXT PRIMARY KEY, text TEXT NOT NULL, born INTEGER NOT NULL, seen INTEGER NOT NULL, alias_of TEXT NOT NULL DEFAULT ''
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX log_template_by_text ON log_template (text) WHERE alias_of = '';
     CREATE INDEX log_template_by_alias ON log_template (alias_of);
@@ -22,15 +24,14 @@ pub const MIGRATION: Migration = (
 /// Templates remembered; those not seen for the longest time go first, a tenth at once.
 const TEMPLATES_MAX: i64 = 100_000;
 
-/// Notes the templates of lines that are about to be stored. Lines of one template follow each other often and are noted once.
+/// Notes the templates of lines that are about to be stored.
 pub(super) fn note(tx: &Transaction<'_>, lines: &[LogLine], now: Timestamp) -> rusqlite::Result<()> {
-    let (mut last, mut is_more) = (("", ""), false);
-    for line in lines {
-        let template = (line.template_id.as_str(), line.template.as_str());
-        if template != last && !line.template_id.is_empty() && !line.template.is_empty() {
-            is_more |= note_one(tx, template, now)?;
-        }
-        last = template;
+    let named = lines.iter().filter(|line| !line.template_id.is_empty() && !line.template.is_empty());
+    let templates: BTreeSet<(&str, &str)> =
+        named.map(|line| (line.template_id.as_str(), line.template.as_str())).collect();
+    let mut is_more = false;
+    for template in templates {
+        is_more |= note_one(tx, template, now)?;
     }
     // Counting takes a walk over all of them; lines bring new templates seldom.
     if !is_more {
@@ -43,40 +44,62 @@ pub(super) fn note(tx: &Transaction<'_>, lines: &[LogLine], now: Timestamp) -> r
     Ok(())
 }
 
+/// The identities of the same template as this one, it among them, and the one that stands for all.
+pub(super) fn same_as(connection: &Connection, id: &str) -> rusqlite::Result<(BTreeSet<String>, String)> {
+    let head: Option<String> = connection
+        .prepare_cached("SELECT coalesce(nullif(alias_of, ''), id) FROM log_template WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    let head = head.unwrap_or_else(|| id.to_owned());
+    let mut aliases = connection.prepare_cached("SELECT id FROM log_template WHERE alias_of = ?1")?;
+    let mut ids: BTreeSet<String> = aliases.query_map([&head], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    ids.insert(head.clone());
+    Ok((ids, head))
+}
+
 /// Notes one template. Returns whether it was not known.
 fn note_one(tx: &Transaction<'_>, (id, text): (&str, &str), now: Timestamp) -> rusqlite::Result<bool> {
-    let known: Option<(String, String)> = tx
-        .prepare_cached("SELECT text, alias_of FROM log_template WHERE id = ?1")?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+    let known: Option<(String, Timestamp, String)> = tx
+        .prepare_cached("SELECT text, born, alias_of FROM log_template WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
+    let born = known.as_ref().map_or(now, |(_, born, _)| *born);
     match &known {
-        Some((_, alias_of)) if !alias_of.is_empty() => {
-            // What was the same once stays so, however each of them widens.
-            tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id IN (?1, ?3)")?
-                .execute(params![id, now, alias_of])?;
+        // What was the same once stays so, however each of them widens.
+        Some((_, _, alias_of)) if !alias_of.is_empty() => {
+            see(tx, id, now)?;
+            see(tx, alias_of, now)?;
             return Ok(false);
         }
-        Some((before, _)) if before == text => {
-            tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id = ?1")?.execute(params![id, now])?;
+        Some((before, _, _)) if before == text => {
+            see(tx, id, now)?;
             return Ok(false);
         }
         _ => {}
     }
-    let same: Option<String> = tx
-        .prepare_cached("SELECT id FROM log_template WHERE text = ?1 AND alias_of = '' AND id <> ?2")?
-        .query_row([text, id], |row| row.get(0))
+    let same: Option<(String, Timestamp)> = tx
+        .prepare_cached("SELECT id, born FROM log_template WHERE text = ?1 AND alias_of = '' AND id <> ?2")?
+        .query_row([text, id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let alias_of = same.unwrap_or_default();
     tx.prepare_cached(
-        "INSERT INTO log_template (id, text, seen, alias_of) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET text = ?2, seen = ?3, alias_of = ?4",
+        "INSERT INTO log_template (id, text, born, seen) VALUES (?1, ?2, ?3, ?3)
+         ON CONFLICT (id) DO UPDATE SET text = ?2, seen = ?4",
     )?
-    .execute(params![id, text, now, alias_of])?;
-    if !alias_of.is_empty() {
-        tx.prepare_cached("UPDATE log_template SET alias_of = ?2 WHERE alias_of = ?1")?.execute([id, &alias_of])?;
-        tx.prepare_cached("UPDATE log_template SET seen = ?2 WHERE id = ?1")?.execute(params![alias_of, now])?;
+    .execute(params![id, text, born, now])?;
+    if let Some((other, other_born)) = same {
+        let (head, alias) = if other_born <= born { (other.as_str(), id) } else { (id, other.as_str()) };
+        tx.prepare_cached("UPDATE log_template SET alias_of = ?2 WHERE id = ?1 OR alias_of = ?1")?
+            .execute([alias, head])?;
+        see(tx, head, now)?;
     }
     Ok(known.is_none())
+}
+
+/// Notes that it was seen: once an hour is enough to know which was not seen for longest.
+fn see(tx: &Transaction<'_>, id: &str, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = "UPDATE log_template SET seen = ?2 WHERE id = ?1 AND seen < ?2 - 3600000";
+    tx.prepare_cached(sql)?.execute(params![id, now])?;
+    Ok(())
 }
 
 /// Takes out so many, and sets free the aliases of those that are gone.
@@ -94,10 +117,8 @@ fn forget(tx: &Transaction<'_>, count: i64) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use rusqlite::Connection;
-
     use super::*;
+    use proptest::prelude::*;
 
     fn database() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
@@ -105,7 +126,9 @@ mod tests {
         connection
     }
 
-    fn tell(connection: &mut Connection, id: &str, text: &str, now: Timestamp) {
+    /// Tells of a template at this time, in hours.
+    fn tell(connection: &mut Connection, id: &str, text: &str, hours: Timestamp) {
+        let now = hours * 4_000_000;
         let line = LogLine {
             t: now,
             host: "h1".to_owned(),
@@ -139,10 +162,15 @@ mod tests {
         assert_eq!(rows(&connection), ["a disk sda failed ", "b disk sdb failed "]);
         tell(&mut connection, "c", "disk <*> failed", 3);
         tell(&mut connection, "b", "disk <*> failed", 4);
-        assert_eq!(rows(&connection)[1..], ["b disk <*> failed c", "c disk <*> failed "]);
+        assert_eq!(rows(&connection)[1..], ["b disk <*> failed ", "c disk <*> failed b"]);
         tell(&mut connection, "a", "<*> <*> failed", 5);
-        tell(&mut connection, "c", "<*> <*> failed", 6);
-        assert_eq!(rows(&connection), ["a <*> <*> failed ", "b disk <*> failed a", "c <*> <*> failed a"]);
+        tell(&mut connection, "b", "<*> <*> failed", 6);
+        assert_eq!(rows(&connection), ["a <*> <*> failed ", "b <*> <*> failed a", "c disk <*> failed a"]);
+        let ids = ["a", "b", "c"].map(str::to_owned);
+        for id in &ids {
+            assert_eq!(same_as(&connection, id).unwrap(), (ids.clone().into(), "a".to_owned()));
+        }
+        assert_eq!(same_as(&connection, "unknown").unwrap(), (["unknown".to_owned()].into(), "unknown".to_owned()));
         tell(&mut connection, "", "nameless", 7);
         tell(&mut connection, "d", "", 7);
         assert_eq!(rows(&connection).len(), 3);

@@ -14,13 +14,20 @@ use crate::series::Timestamp;
 use crate::telemetry;
 
 /// The tables of this file in `control.db`, and what was added to them since.
-pub const MIGRATIONS: [Migration; 2] = [
+pub const MIGRATIONS: [Migration; 3] = [
     ("store-loglines-1", VERSION_1),
     (
         "store-loglines-2",
         "ALTER TABLE log_line ADD COLUMN unit TEXT NOT NULL DEFAULT '';
         ALTER TABLE log_line ADD COLUMN precursor TEXT NOT NULL DEFAULT '';
         ALTER TABLE log_line ADD COLUMN why TEXT NOT NULL DEFAULT '';",
+    ),
+    // From here on all texts of a line count, not its body alone.
+    (
+        "store-loglines-3",
+        "UPDATE log_size SET bytes = (SELECT coalesce(sum(octet_length(host) + octet_length(source) + octet_length(template_id)
+            + octet_length(template) + octet_length(body) + octet_length(unit) + octet_length(precursor) + octet_length(why)), 0)
+            FROM log_line);",
     ),
 ];
 
@@ -37,8 +44,6 @@ const VERSION_1: &str = "CREATE TABLE log_line (
 const BODY_BYTES_MAX: usize = 8_192;
 /// Lines dropped at once when a limit is met, so that not every insert deletes.
 const DROP_LINES: i64 = 1_000;
-/// Most lines that one question gets.
-pub const RECENT_MAX: usize = 10_000;
 
 /// One log line of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,6 +68,15 @@ pub struct LogLine {
     pub precursor: String,
     /// Why its agent sent it whole, in the agent's word; empty where the sender says nothing.
     pub why: String,
+}
+
+impl LogLine {
+    /// Bytes of all its texts.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.host, &self.source, &self.template_id, &self.template, &self.body];
+        let more = [&self.unit, &self.precursor, &self.why];
+        texts.iter().chain(&more).map(|text| text.len()).sum()
+    }
 }
 
 /// Which lines are wanted.
@@ -122,51 +136,6 @@ impl Store {
         telemetry::STORE_LOG_LINES_DROPPED.inc_by(dropped.into_inner());
         Ok(stored)
     }
-
-    /// The latest lines that fulfil a filter, latest first. Blocks on disk.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn recent_logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<LogLine>, ControlError> {
-        self.shared.control.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT t, host, source, severity, coalesce(nullif(alias_of, ''), template_id), template, body,
-                   unit, precursor, why
-                 FROM log_line LEFT JOIN log_template ON log_template.id = template_id
-                 WHERE (?1 IS NULL OR host = ?1) AND severity >= ?2
-                   AND (?3 IS NULL OR template_id = ?3 OR coalesce(nullif(alias_of, ''), template_id) =
-                     (SELECT coalesce(nullif(alias_of, ''), id) FROM log_template WHERE id = ?3))
-                   AND (?4 IS NULL OR instr(body, ?4) > 0) AND t >= ?5 AND t <= ?6
-                 ORDER BY t DESC, log_line.id DESC LIMIT ?7",
-            )?;
-            let rows = statement.query_map(
-                params![
-                    filter.host,
-                    filter.severity_min,
-                    filter.template_id,
-                    filter.contains,
-                    filter.from.unwrap_or(i64::MIN),
-                    filter.to.unwrap_or(i64::MAX),
-                    limit.min(RECENT_MAX) as i64
-                ],
-                |row| {
-                    Ok(LogLine {
-                        t: row.get(0)?,
-                        host: row.get(1)?,
-                        source: row.get(2)?,
-                        severity: row.get(3)?,
-                        template_id: row.get(4)?,
-                        template: row.get(5)?,
-                        body: row.get(6)?,
-                        unit: row.get(7)?,
-                        precursor: row.get(8)?,
-                        why: row.get(9)?,
-                    })
-                },
-            )?;
-            rows.collect()
-        })
-    }
 }
 
 fn insert(tx: &Transaction<'_>, lines: &[LogLine]) -> rusqlite::Result<()> {
@@ -178,7 +147,7 @@ fn insert(tx: &Transaction<'_>, lines: &[LogLine]) -> rusqlite::Result<()> {
     for line in lines {
         let end = (0..=line.body.len().min(BODY_BYTES_MAX)).rev().find(|&end| line.body.is_char_boundary(end));
         let body = &line.body[..end.unwrap_or(0)];
-        bytes += body.len() as i64;
+        bytes += (line.bytes() - line.body.len() + body.len()) as i64;
         statement.execute(params![
             line.t,
             line.host,
@@ -214,7 +183,11 @@ fn bound(tx: &Transaction<'_>, limits: (i64, i64), oldest: Option<Timestamp>) ->
 
 fn forget(tx: &Transaction<'_>, ids: &str, bound: i64) -> rusqlite::Result<u64> {
     let (lines, bytes): (i64, i64) = tx.query_row(
-        &format!("SELECT count(*), coalesce(sum(octet_length(body)), 0) FROM log_line WHERE id IN ({ids})"),
+        &format!(
+            "SELECT count(*), coalesce(sum(octet_length(host) + octet_length(source) + octet_length(template_id)
+               + octet_length(template) + octet_length(body) + octet_length(unit) + octet_length(precursor)
+               + octet_length(why)), 0) FROM log_line WHERE id IN ({ids})"
+        ),
         [bound, DROP_LINES],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;

@@ -19,6 +19,7 @@ mod index;
 mod journal;
 mod load;
 mod lock;
+pub mod log_search;
 mod log_templates;
 pub mod loglines;
 mod maintain;

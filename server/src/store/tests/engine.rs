@@ -401,4 +401,15 @@ fn log_lines_are_kept_once_and_within_limits() {
         let lines = store.recent_logs(&same, 10_000).unwrap();
         assert_eq!((lines.len(), lines[0].host.as_str(), lines[0].template_id.as_str()), (601, "h2", "a"));
     }
+    // Over several pages, many of one time.
+    let many: Vec<LogLine> =
+        (0..25_000).map(|n| LogLine { t: 2_000 + n / 9_000, host: "h3".to_owned(), ..line(n) }).collect();
+    let wide = tempfile::tempdir().unwrap();
+    let store = Store::open(wide.path(), StoreOptions { log_lines_max: 100_000, ..options() }, &[], NOW).unwrap();
+    assert!(store.append_logs(&many, None, NOW).unwrap());
+    let last = LogFilter { contains: Some("disk 7 ".to_owned()), host: Some("h3".to_owned()), ..LogFilter::default() };
+    assert_eq!(store.recent_logs(&last, 10).unwrap(), [many[7].clone()]);
+    let all = store.recent_logs(&LogFilter { severity_min: 17, ..LogFilter::default() }, 10_000).unwrap();
+    let expected: Vec<LogLine> = many.iter().rev().filter(|line| line.severity == 17).take(10_000).cloned().collect();
+    assert!(all == expected, "{} lines", all.len());
 }
