@@ -108,14 +108,24 @@ impl InventoryHandle {
         inventory
     }
 
-    /// The hands' own counters, for the agent's metrics.
+    /// For so long drivers measure how fast guests change their memory, with each reading; those alone of which this host's config
+    /// allows an action: no other host's guests are moved.
+    pub fn measure_dirty_rate(&self, lasting: Duration) {
+        let may =
+            |name: &str| self.allowed.iter().any(|action| action.split_once('.').is_some_and(|(of, _)| of == name));
+        self.readers.iter().filter(|reader| may(reader.read.name())).for_each(|reader| {
+            reader.read.measure_dirty_rate(lasting);
+        });
+    }
+
+    /// The hands' own counters and what drivers measure, for the agent's metrics.
     pub fn families(&self) -> Vec<Family> {
         let counts = &self.executor.counts;
         let point = |outcome: &'static str, count: &std::sync::atomic::AtomicU64| Point {
             labels: vec![("outcome".into(), outcome.into())],
             value: count.load(Ordering::Relaxed) as f64,
         };
-        vec![Family {
+        let orders = Family {
             name: "petrel_agent_orders_total".into(),
             kind: Kind::Counter,
             help: "Orders that came to an end on this agent, by outcome.".into(),
@@ -126,6 +136,7 @@ impl InventoryHandle {
                 point("repeated", &counts.repeated),
                 point("unknown", &counts.unknown),
             ],
-        }]
+        };
+        std::iter::once(orders).chain(self.readers.iter().flat_map(|reader| reader.read.families())).collect()
     }
 }

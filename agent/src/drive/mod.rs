@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Family;
 use crate::stream::protocol::{BalancerServer, Hypervisor, Order};
 
 /// A JSON object, as orders and answers carry them.
@@ -47,6 +48,14 @@ pub trait Read: Send + Sync {
 
     /// Everything the driver sees now.
     fn read(&self) -> Reading;
+
+    /// For so long each reading also has the guests' dirty rate measured; nothing, where there are no guests. Returns at once.
+    fn measure_dirty_rate(&self, _lasting: Duration) {}
+
+    /// What the driver measures, for the agent's metrics.
+    fn families(&self) -> Vec<Family> {
+        Vec::new()
+    }
 }
 
 /// The changing half of a driver.

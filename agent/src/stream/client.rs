@@ -16,7 +16,7 @@ use super::delivery::Reply;
 use super::dictionary::{self, Outgoing};
 use super::protocol::{
     Class, HEADER_AGENT, HEADER_CLASS, HEADER_DICTIONARY, HEADER_EPOCH, HEADER_PACE, HEADER_PENDING, HEADER_SEQ,
-    HEADER_TIME, Inventory, Order, PATH_ANSWERS, PATH_INVENTORY, PATH_ORDERS,
+    HEADER_TIME, Inventory, InventoryAnswer, Order, PATH_ANSWERS, PATH_INVENTORY, PATH_ORDERS,
 };
 use super::skew::parse_times;
 use crate::error_chain::chain;
@@ -253,10 +253,12 @@ impl Client {
     ///
     /// # Errors
     /// The server could not be reached or did not take it.
-    pub async fn send_inventory(&self, inventory: &Inventory) -> Result<(), RequestError> {
+    pub async fn send_inventory(&self, inventory: &Inventory) -> Result<InventoryAnswer, RequestError> {
         let index = self.current.load(Ordering::Relaxed);
         let request = self.http.post(self.url(index, PATH_INVENTORY)).timeout(REQUEST_TIMEOUT).json(inventory);
-        self.ask(index, request, PATH_INVENTORY).await.map(drop)
+        let response = self.ask(index, request, PATH_INVENTORY).await?;
+        let body = self.body(index, response).await?;
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
     }
 
     async fn ask(&self, index: usize, request: RequestBuilder, path: &'static str) -> Result<Response, RequestError> {

@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 
 use super::client::{Client, RequestError};
 use super::delivery::{Delivery, Next, Reply};
-use super::protocol::{Class, Order, OrderAnswer};
+use super::protocol::{Class, InventoryAnswer, Order, OrderAnswer};
 use crate::clock::Clock;
 use crate::drive::InventoryHandle;
 use crate::error_chain::chain;
@@ -25,6 +25,8 @@ const SPOOL_WAIT: Duration = Duration::from_secs(1);
 const ORDERS_EVERY_MIN: Duration = Duration::from_secs(1);
 /// Time between two inventories; the server treats one that is much older as none.
 const INVENTORY_EVERY: Duration = Duration::from_secs(10);
+/// A server that asks for the dirty rate of guests is followed for so long at most; it asks again with each inventory.
+const MEASURE_DIRTY_RATE_MAX: Duration = Duration::from_secs(600);
 
 /// Asks for orders and hands them on until told to stop, or until nobody takes them.
 pub async fn pull(
@@ -116,7 +118,10 @@ pub async fn tell_inventory(
         match sent {
             Err(error) if !failing => warn!(error = chain(&error), "inventory cannot be sent; trying again"),
             Err(error) => debug!(error = chain(&error), "inventory cannot be sent"),
-            Ok(()) => {}
+            Ok(InventoryAnswer { measure_dirty_rate_ms: Some(ms) }) => {
+                inventory.measure_dirty_rate(Duration::from_millis(ms).min(MEASURE_DIRTY_RATE_MAX));
+            }
+            Ok(InventoryAnswer { measure_dirty_rate_ms: None }) => {}
         }
         failing = failed;
         tokio::select! {

@@ -165,6 +165,15 @@ pub struct Inventory {
     pub problems: BTreeMap<String, String>,
 }
 
+/// What the server answers to an [`Inventory`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryAnswer {
+    /// For so long, in milliseconds, the agent is to measure how fast its guests change their memory, because somebody plans to move
+    /// them; not there: it is not to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure_dirty_rate_ms: Option<u64>,
+}
+
 /// One host that runs guests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hypervisor {

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use petrel_agent::stream::protocol::{
-    Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ, Inventory, OrderAnswer, PATH_ANSWERS, PATH_INVENTORY,
-    PATH_ORDERS,
+    Class, HEADER_AGENT, HEADER_CLASS, HEADER_EPOCH, HEADER_SEQ, Inventory, InventoryAnswer, OrderAnswer, PATH_ANSWERS,
+    PATH_INVENTORY, PATH_ORDERS,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::remedy::Remedy;
 use crate::remedy::event::{Event, Word};
 use crate::remedy::fleet::Duty;
-use crate::remedy::service::rejection;
+use crate::remedy::service::{PLANNED_MS, rejection};
 use crate::remedy::view::RunView;
 use crate::store::Mark;
 use crate::store::control::ControlError;
@@ -145,8 +145,13 @@ async fn take_inventory(
     if inventory.agent != agent {
         return Err(bad(format!("the inventory is of agent `{}`, the request of `{agent}`", inventory.agent)));
     }
+    let host = inventory.agent.clone();
     match blocking(&handle, move |remedy, now| remedy.see(inventory, now)).await? {
-        None => Ok(Json(json!({})).into_response()),
+        None => {
+            let is_planned = handle.remedy.plans_to_empty(&host, (handle.clock)());
+            let measure_dirty_rate_ms = is_planned.then_some(PLANNED_MS.unsigned_abs());
+            Ok(Json(InventoryAnswer { measure_dirty_rate_ms }).into_response())
+        }
         Some(reason) => Err(Refused(StatusCode::INSUFFICIENT_STORAGE, reason)),
     }
 }
@@ -310,6 +315,9 @@ mod tests {
         assert!(ask(&router, "GET", PATH_ORDERS, &[], "").await.starts_with("400 "));
         let inventory = r#"{"agent": "lb", "seen_at": 900}"#;
         assert_eq!(ask(&router, "POST", PATH_INVENTORY, &lb, inventory).await, "200 {}");
+        ask(&router, "GET", "/petrel/v1/plan/evacuate/lb", &[], "").await;
+        let planned = ask(&router, "POST", PATH_INVENTORY, &lb, inventory).await;
+        assert_eq!(planned, r#"200 {"measure_dirty_rate_ms":300000}"#, "somebody thinks of moving its guests");
         let other = ask(&router, "POST", PATH_INVENTORY, &[("petrel-agent", "h1")], inventory).await;
         assert_eq!(other, r#"400 {"error":"the inventory is of agent `lb`, the request of `h1`"}"#);
         assert!(remedy.inventories().contains_key("lb"));

@@ -34,6 +34,11 @@ const CENSORED_MAX: usize = 10_000;
 /// Agents that are woken: twice the largest fleet.
 const WAKES_MAX: usize = 20_000;
 
+/// So long a plan that somebody asked for is thought about.
+pub const PLANNED_MS: Timestamp = 300_000;
+/// Hosts that plans were asked for at once, beyond which those asked for last are planned without measuring.
+const PLANNED_MAX: usize = 256;
+
 /// Runs, guards and orders of one server. Share it as `Arc<Remedy>`; calls block on disk.
 pub struct Remedy {
     control: Arc<Control>,
@@ -48,6 +53,8 @@ struct Inside {
     ahead_of_disk: bool,
     totals_at: Option<Timestamp>,
     censored: BTreeSet<String>,
+    /// When somebody last asked for a plan that empties a host.
+    planned: BTreeMap<String, Timestamp>,
 }
 
 impl Remedy {
@@ -68,7 +75,7 @@ impl Remedy {
         let censored = acted.map(|run| run.subject.clone()).take(CENSORED_MAX).collect();
         let mut engine = Engine::new(settings, facts, memory, now);
         engine.replace_runbooks(runbooks);
-        let inside = Inside { engine, ahead_of_disk: false, totals_at: None, censored };
+        let inside = Inside { engine, ahead_of_disk: false, totals_at: None, censored, planned: BTreeMap::new() };
         Ok(Arc::new(Remedy { control, state: Mutex::new(inside), wakes: Mutex::new(BTreeMap::new()) }))
     }
 
@@ -235,12 +242,24 @@ impl Remedy {
 
     /// What evacuating a host would do now; nothing is done.
     pub fn plan_evacuation(&self, host: &str, now: Timestamp) -> EvacuationPlan {
-        let inside = self.inside();
+        let mut inside = self.inside();
+        inside.planned.retain(|_, at| now - *at < PLANNED_MS);
+        if inside.planned.len() < PLANNED_MAX {
+            inside.planned.insert(host.to_owned(), now);
+        }
         let (moves, refused) = match plan::evacuation(host, None, None, inside.engine.world_now(now)) {
             Ok(legs) => (legs.into_iter().filter_map(|leg| leg.migration).collect(), None),
             Err(refusal) => (Vec::new(), Some(refusal.to_string())),
         };
         EvacuationPlan { host: host.to_owned(), moves, refused }
+    }
+
+    /// Whether somebody plans to move the guests of a host, so that its agent is to measure how fast they change their memory: a plan
+    /// was asked for in the last five minutes, or a run that empties it has not ended.
+    pub fn plans_to_empty(&self, host: &str, now: Timestamp) -> bool {
+        let inside = self.inside();
+        inside.planned.get(host).is_some_and(|at| now - *at < PLANNED_MS)
+            || inside.engine.runs().any(|run| run.evacuates.as_deref() == Some(host) && !run.has_ended())
     }
 
     /// `petrel_runs_total` as samples, every ten seconds.

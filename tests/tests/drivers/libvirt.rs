@@ -117,6 +117,7 @@ fn libvirt_in_the_lab() {
     fleet.lab.run("libvirt.sh", &["define", "vm2", "h1", "load"]);
     hosts_and_guests_are_seen(&fleet);
     guests_have_figures(&fleet);
+    a_dirty_rate_is_measured_only_when_asked_for(&fleet);
     a_migration_has_figures(&fleet);
     foreign_guests_and_obstacles_are_refused(&fleet);
     a_guest_moves(&fleet);
@@ -176,6 +177,25 @@ fn guests_have_figures(fleet: &Fleet) {
     // One virsh answers all of it, and reads no more than it did.
     let more = collected(&config);
     assert!(!more.contains("petrel_migration_active{"), "{more}");
+}
+
+fn a_dirty_rate_is_measured_only_when_asked_for(fleet: &Fleet) {
+    let driver = fleet.driver("h1");
+    driver.read();
+    assert_eq!(driver.families(), vec![], "nobody asked");
+    driver.measure_dirty_rate(Duration::from_secs(60));
+    wait_for("a guest under load to change its memory", Duration::from_secs(30), || {
+        driver.read();
+        let text = render(&driver.families());
+        let mut rates = text.lines().filter_map(|line| {
+            line.strip_prefix("petrel_guest_dirty_bytes_per_second{domain=\"vm2\"")?
+                .rsplit_once(' ')?
+                .1
+                .parse::<f64>()
+                .ok()
+        });
+        rates.any(|rate| rate > 0.0)
+    });
 }
 
 fn a_migration_has_figures(fleet: &Fleet) {

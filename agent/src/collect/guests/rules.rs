@@ -25,7 +25,7 @@ const NANOS: f64 = 1e9;
 const ONE: f64 = 1.0;
 
 /// Of a guest as a whole.
-pub(super) const GUEST: [Rule; 19] = {
+pub(super) const GUEST: [Rule; 17] = {
     use Kind::{Counter, Gauge};
     [
         rule(
@@ -134,20 +134,6 @@ pub(super) const GUEST: [Rule; 19] = {
             Gauge,
             ONE,
             "When the guest's balloon driver last told its figures, in seconds since the epoch; 0: never.",
-        ),
-        rule(
-            "dirtyrate.megabytes_per_second",
-            "petrel_guest_dirty_bytes_per_second",
-            Gauge,
-            1.0 / 1_048_576.0,
-            "Memory that the guest changes in a second, as last calculated at a plan's wish.",
-        ),
-        rule(
-            "dirtyrate.calc_start_time",
-            "petrel_guest_dirty_rate_calculated",
-            Gauge,
-            ONE,
-            "When the guest's dirty rate was last calculated, in seconds since the host's boot; 0: never.",
         ),
     ]
 };

@@ -2,6 +2,7 @@
 //! Never touches a guest that is not Petrel's at that moment, never moves without a bandwidth cap, and after a failure says
 //! where the guest runs. Whatever could not be read is a problem, never an empty list.
 
+mod dirty_rate;
 mod migrate;
 mod tables;
 
@@ -9,8 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use self::dirty_rate::DirtyRate;
 use self::tables::{Job, Listed, Node, Statistics};
 use super::{LibvirtConfig, Read, Reading};
+use crate::collect::Family;
 use crate::error_chain::chain;
 use crate::libvirt::domain::{Domain, Storage, described, obstacles};
 use crate::libvirt::owner::{Claims, Cluster, owner};
@@ -35,6 +38,7 @@ pub struct Libvirt {
     virsh: Virsh,
     /// Architecture and model of the processor: they do not change while the host is up.
     cpu_model: OnceLock<String>,
+    dirty_rate: DirtyRate,
 }
 
 /// One guest with what it was judged by.
@@ -53,7 +57,7 @@ impl Libvirt {
     /// A driver of this host's libvirt. `host` is the name by which the server knows the host.
     pub fn over(config: LibvirtConfig, host: String) -> Libvirt {
         let virsh = config.shell.virsh().clone();
-        Libvirt { config, host, virsh, cpu_model: OnceLock::new() }
+        Libvirt { config, host, virsh, cpu_model: OnceLock::new(), dirty_rate: DirtyRate::default() }
     }
 
     /// The host and all its guests, as they are now.
@@ -242,9 +246,20 @@ impl Read for Libvirt {
 
     fn read(&self) -> Reading {
         match self.hypervisor() {
-            Ok(hypervisor) => Reading { hypervisors: vec![hypervisor], ..Reading::default() },
+            Ok(hypervisor) => {
+                self.dirty_rate.measure((&self.config.shell, &self.virsh), &hypervisor.guests, Instant::now());
+                Reading { hypervisors: vec![hypervisor], ..Reading::default() }
+            }
             Err(error) => Reading { problems: vec![chain(&error)], ..Reading::default() },
         }
+    }
+
+    fn measure_dirty_rate(&self, lasting: Duration) {
+        self.dirty_rate.ask(Instant::now() + lasting);
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.dirty_rate.families()
     }
 }
 
