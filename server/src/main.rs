@@ -30,6 +30,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let done = match command {
         Command::Check { files } => Ok(cli::check(&files)),
+        Command::Eval { eval } => cli::eval(&eval),
         Command::Up(args) => {
             let overrides = Overrides { data: args.data, listen: args.listen, retention: None };
             serve(&runtime, Reload { path: args.config, overrides }, true)

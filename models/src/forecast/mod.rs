@@ -6,6 +6,7 @@
 //! carries nothing to forecast from is refused, with the reason. Counters are forecast as rates: see `detect::Rate`.
 
 mod backtest;
+mod ensemble;
 mod grid;
 mod harmonic;
 mod limit;
@@ -15,6 +16,7 @@ mod outlook;
 mod regime;
 mod spread;
 
+pub use ensemble::{Ahead, BAND_QUANTILES, ensemble};
 pub use limit::{Direction, TimeToLimit};
 pub use method::Method;
 pub use outlook::{Outlook, QUANTILES};

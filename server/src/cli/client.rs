@@ -131,6 +131,7 @@ fn question(command: &Command) -> Question<'_> {
         Command::Up(_)
         | Command::Serve(_)
         | Command::Check { .. }
+        | Command::Eval { .. }
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Import(_)

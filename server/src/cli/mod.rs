@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod client;
 mod connection;
+mod eval;
 mod import;
 mod moment;
 mod progress;
@@ -23,6 +24,7 @@ use crate::series::Timestamp;
 pub use backup::{backup, restore};
 pub use check::check;
 pub use client::ask;
+pub use eval::{Eval, eval};
 pub use import::import;
 pub use verify::{repair, verify};
 
@@ -82,6 +84,12 @@ pub enum Command {
     },
     /// Stop all actions at once, or let them go on
     Hold(HoldArgs),
+    /// Run models on files, without a server
+    Eval {
+        /// Which model
+        #[command(subcommand)]
+        eval: Eval,
+    },
     /// Everything a running server keeps, as one file
     Backup(BackupArgs),
     /// Put a backup into a data directory that no server uses; everything is held until `petrel hold off`
