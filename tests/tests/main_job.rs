@@ -55,8 +55,13 @@ fn a_full_disk_is_seen_coming_and_work_moves_out_of_its_way() {
     wait_for("some samples to be stored", Duration::from_secs(20), || sender.acknowledged() > 20);
     server.kill_and_restart();
 
-    // The run is killed between its order and its end: as soon as a run exists.
+    // The run is killed between its order and its end: as soon as the agent has written down that it starts. An order that breaks off on
+    // its way is never sent again.
     let run = server.wait_for_run("drain-web-server", &["running", "done"], Duration::from_secs(90));
+    let journal = dir.path().join("lb1/state/orders.journal");
+    wait_for("the agent to have the order", Duration::from_secs(30), || {
+        std::fs::read_to_string(&journal).is_ok_and(|text| text.contains("started"))
+    });
     server.kill_and_restart();
     let threshold_fired = || server.query("ALERTS{alertname=\"DiskAlmostFull\",alertstate=\"firing\"}");
     assert!(threshold_fired().is_empty(), "the prediction comes before the threshold rule");

@@ -66,7 +66,9 @@ fn fit(walk: &[f64], lags: &[usize], (ridge, fade): (f64, f64)) -> Option<Array1
     let mut row = vec![1.0; columns];
     for place in longest..walk.len() {
         let weight = (-((walk.len() - 1 - place) as f64) / fade).exp();
-        row.iter_mut().zip(lags).for_each(|(cell, lag)| *cell = walk[place - lag]);
+        for (cell, lag) in row.iter_mut().zip(lags) {
+            *cell = walk[place - lag];
+        }
         for i in 0..columns {
             let weighted = weight * row[i];
             right[[i, 0]] += weighted * walk[place];

@@ -102,13 +102,16 @@ fn profile(values: &[f64], period: usize, fade: f64) -> Vec<f64> {
     let mut sum = vec![0.0; period];
     let mut total = 0.0;
     if period > 1 {
-        for cycle in values.rchunks_exact(period).take(CYCLES).enumerate() {
-            let (age, cycle) = cycle;
+        for (age, cycle) in values.rchunks_exact(period).take(CYCLES).enumerate() {
             let (weight, level) = (fade.powi(age as i32), cycle.iter().sum::<f64>() / period as f64);
-            sum.iter_mut().zip(cycle).for_each(|(sum, value)| *sum += weight * (value - level));
+            for (sum, value) in sum.iter_mut().zip(cycle) {
+                *sum += weight * (value - level);
+            }
             total += weight;
         }
-        sum.iter_mut().for_each(|value| *value /= total.max(f64::MIN_POSITIVE));
+        for value in &mut sum {
+            *value /= total.max(f64::MIN_POSITIVE);
+        }
     }
     sum
 }

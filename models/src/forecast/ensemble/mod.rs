@@ -50,12 +50,15 @@ pub fn ensemble(values: &[f64], season: usize, steps: usize) -> Result<Ahead, No
     let (mut mean, mut total) = (vec![0.0; steps], 0.0);
     for (member, weight) in members.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0) {
         let Some(ahead) = member.project(values, &seasons, steps) else { continue };
-        mean.iter_mut().zip(&ahead).for_each(|(sum, value)| *sum += weight * value);
+        for (sum, value) in mean.iter_mut().zip(&ahead) {
+            *sum += weight * value;
+        }
         total += weight;
     }
-    mean.iter_mut().for_each(|sum| *sum /= total);
     let floor = if values.iter().all(|value| *value >= 0.0) { 0.0 } else { f64::NEG_INFINITY };
-    mean.iter_mut().for_each(|value| *value = value.max(floor));
+    for value in &mut mean {
+        *value = (*value / total).max(floor);
+    }
     let widths = bands::widths(&past.errors(&weights), steps, values);
     let quantiles = mean.iter().zip(&widths).map(|(center, (inner, outer))| {
         [center - outer, center - inner, *center, center + inner, center + outer].map(|value| value.max(floor))
@@ -125,7 +128,9 @@ impl Past {
             for (errors, weight) in self.errors.iter().zip(weights).filter(|(_, weight)| **weight > 0.0) {
                 let Some(errors) = &errors[origin] else { continue };
                 sum.resize(errors.len(), 0.0);
-                sum.iter_mut().zip(errors).for_each(|(sum, error)| *sum += weight / total * error);
+                for (sum, error) in sum.iter_mut().zip(errors) {
+                    *sum += weight / total * error;
+                }
             }
             sum
         };
