@@ -2,6 +2,7 @@
 //! prints what the model says, so that anybody can hold it against the truth. Progress goes to standard error.
 
 mod forecast;
+mod sessions;
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,6 +28,15 @@ pub enum Eval {
         #[arg(long, default_value_t = 1)]
         season: u16,
     },
+    /// Judge each block of work of a file after a training on another: `session,events`, events separated by blanks
+    Sessions {
+        /// Blocks to learn from, mostly normal
+        #[arg(long)]
+        train: PathBuf,
+        /// Blocks to judge
+        #[arg(long)]
+        input: PathBuf,
+    },
 }
 
 /// Runs a model and prints what it says. Returns the exit code.
@@ -38,6 +48,7 @@ pub fn eval(command: &Eval) -> anyhow::Result<u8> {
         Eval::Forecast { input, horizon, season } => {
             forecast::run(input, &read(input)?, usize::from(*horizon), usize::from(*season))?
         }
+        Eval::Sessions { train, input } => sessions::run((train, &read(train)?), (input, &read(input)?))?,
     };
     // Whoever reads may stop early, as `head` does; that is no mistake.
     match io::stdout().lock().write_all(text.as_bytes()) {
