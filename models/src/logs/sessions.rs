@@ -44,7 +44,7 @@ type Counts = (Vec<(usize, f64)>, usize);
 
 impl Sessions {
     /// Learns from blocks, mostly normal, each a list of events. `None` where there are none. O(blocks × kinds × events of a block).
-    pub fn learn<'a>(blocks: &[Vec<&'a str>]) -> Option<Sessions> {
+    pub fn learn(blocks: &[Vec<&str>]) -> Option<Sessions> {
         let mut events: BTreeMap<String, usize> = BTreeMap::new();
         for event in blocks.iter().flatten() {
             let next = events.len();
